@@ -1,0 +1,60 @@
+"""The thresholds, by name and version. No other module holds one.
+
+A check with two thresholds warns at the first and fails at the second. Start values come from
+measurements on labelled media; where a value is the contract's own it says so.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class PolicyName(StrEnum):
+    STANDARD = "standard"
+    STRICT = "strict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Limits are inclusive: a value equal to its limit is still good."""
+
+    name: PolicyName
+    version: int
+    uncertain_fails: bool  # how `uncertain` counts
+
+    # contract: DESIGN and CONTRACT fix these
+    min_duration_s: float = 4.0
+    max_duration_s: float = 15.0
+    duration_tolerance_s: float = 0.005
+    lossy_audio_tolerance_s: float = 0.050  # above the maximum, where padding is unknown
+    min_decoded_share: float = 0.90
+    max_image_pixels: int = 50_000_000
+    max_frame_pixels: int = 8_300_000
+    header_mismatch_s: float = 0.5
+    low_resolution_warn_px: int = 512
+    low_resolution_fail_px: int = 256
+    low_frame_rate_warn_fps: float = 15.0
+    too_little_speech_warn_s: float = 3.0
+    too_little_speech_fail_s: float = 2.0
+
+    # measured: voices
+    second_voice_score: float = 1.2  # log-odds at or above which there is a second voice
+    second_voice_margin: float = 0.3  # closer than this to the score is too close to call
+    second_voice_s: float = 1.0  # shorter second voices are not reliably found, so only warn
+
+    # measured: faces
+    face_confidence: float = 0.80  # of the detector, for a face that counts alone
+    faint_face_confidence: float = 0.60  # counts when seen in `faint_face_frames` frames
+    faint_face_frames: int = 3
+    face_confirmation: float = 0.62  # of the second network; kills animals and pumpkins
+    face_missing_warn: float = 0.02  # share of the clip
+    face_missing_fail: float = 0.10
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-{self.version}"
+
+
+STANDARD = Policy(name=PolicyName.STANDARD, version=1, uncertain_fails=False)
+STRICT = Policy(name=PolicyName.STRICT, version=1, uncertain_fails=True)
+
+POLICIES = {policy.name: policy for policy in (STANDARD, STRICT)}
