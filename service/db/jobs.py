@@ -1,0 +1,69 @@
+"""Jobs: PgQueuer wakes workers, our rows are the truth. A job's payload is an id, nothing else."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from pgqueuer.db import AsyncpgDriver
+from pgqueuer.queries import Queries
+
+from service.db.types import Conn
+from service.domain import Work
+
+
+def dedupe_key(work: Work, asset_id: UUID) -> str:
+    """One live job per asset and kind of work; a second enqueue is no error and no second job."""
+    return f"{work}:{asset_id}"
+
+
+async def enqueue(
+    conn: Conn, work: Work, asset_ids: Sequence[UUID], *, delay: timedelta = timedelta(0)
+) -> None:
+    """Enqueue within the caller's transaction: the work is due exactly when it is committed."""
+    if not asset_ids:
+        return
+    # PgQueuer types its driver for a bare connection; a pool's proxy has the same methods
+    queries = Queries(AsyncpgDriver(conn))  # type: ignore[arg-type]
+    await queries.enqueue(
+        [work.value] * len(asset_ids),
+        [str(asset_id).encode() for asset_id in asset_ids],
+        priority=[0] * len(asset_ids),
+        execute_after=[delay] * len(asset_ids),
+        dedupe_key=[dedupe_key(work, asset_id) for asset_id in asset_ids],
+        on_conflict="skip",
+    )
+
+
+async def without_live_job(conn: Conn, *, older_than: timedelta) -> dict[Work, list[UUID]]:
+    """Assets that wait for work which no live job will do: what the sweeper enqueues again."""
+    rows = await conn.fetch(
+        """
+        SELECT a.id, w.work
+          FROM asset a
+          JOIN (VALUES ('pending', 'fetch'), ('stored', 'inspect')) AS w (state, work)
+            ON w.state = a.state
+         WHERE a.deleted_at IS NULL
+           AND (a.state = 'stored' OR a.origin = 'fetch')
+           AND a.created_at < now() - $1::interval
+           AND NOT EXISTS (SELECT 1 FROM pgqueuer q
+                            WHERE q.dedupe_key = w.work || ':' || a.id
+                              AND q.status IN ('queued', 'picked'))
+        """,
+        older_than,
+    )
+    found: dict[Work, list[UUID]] = {}
+    for row in rows:
+        found.setdefault(Work(row["work"]), []).append(row["id"])
+    return found
+
+
+async def queue_ages(conn: Conn) -> dict[str, tuple[int, float]]:
+    """For each kind of work: how many jobs wait, and for how many seconds the oldest does."""
+    rows = await conn.fetch(
+        """
+        SELECT entrypoint, count(*) AS waiting,
+               extract(epoch FROM max(now() - greatest(created, execute_after)))::float8 AS age_s
+          FROM pgqueuer WHERE status = 'queued' AND execute_after <= now() GROUP BY entrypoint
+        """
+    )
+    return {row["entrypoint"]: (row["waiting"], row["age_s"]) for row in rows}

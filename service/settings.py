@@ -1,0 +1,160 @@
+"""Settings are read once, at start, from `GREENROOM_*`; every mistake is reported together."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from cryptography.fernet import Fernet
+
+PREFIX = "GREENROOM_"
+MAX_PORT = 65_535
+
+
+class SettingsError(ValueError):
+    """One or more settings are wrong; the message names every one."""
+
+
+def setting(
+    about: str,
+    parse: Callable[[str], Any],
+    default: Any = MISSING,
+    *,
+    secret: bool = False,
+) -> Any:
+    return field(default=default, repr=not secret, metadata={"about": about, "parse": parse})
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= MAX_PORT:
+        raise ValueError("must be 0 to 65535")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError("must be more than 0 seconds")
+    return value
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _fernet_keys(text: str) -> tuple[str, ...]:
+    keys = _words(text)
+    if not keys:
+        raise ValueError("wants at least one key")
+    for number, key in enumerate(keys, 1):
+        try:
+            Fernet(key)
+        except ValueError as exc:  # the key itself must not reach the message
+            raise ValueError(f"key {number} is not 32 bytes of url-safe base64") from exc
+    return keys
+
+
+def _policy(text: str) -> str:
+    if text not in {"standard", "strict"}:
+        raise ValueError("must be standard or strict")
+    return text
+
+
+def _base_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", text):
+        raise ValueError("must be an http(s) URL without query")
+    return text.rstrip("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything an operator can choose. The reference page is generated from this class."""
+
+    database_url: str | None = setting(
+        "Direct Postgres DSN; unset: an embedded Postgres in the data directory",
+        str,
+        None,
+        secret=True,
+    )
+    secret_keys: tuple[str, ...] = setting(
+        "Comma-separated Fernet keys, newest first; encrypt source URLs, sign local URLs",
+        _fernet_keys,
+        (),
+        secret=True,
+    )
+    data_dir: Path = setting("Local store and embedded parts", Path, Path(".greenroom"))
+    models_dir: Path | None = setting(
+        "Where model weights live; unset: the user's cache", Path, None
+    )
+    host: str = setting("Address the API listens on", str, "127.0.0.1")
+    port: int = setting("Port the API listens on; 0 takes a free one", _port, 8080)
+    public_url: str | None = setting(
+        "How callers reach the API; unset: host and port", _base_url, None
+    )
+    log_level: str = setting("debug, info, warning or error", str.lower, "info")
+
+    default_runtime_type: str = setting("Runtime of avatars that name none", str, "avtr1")
+    default_policy: str = setting("Policy of organisations that name none", _policy, "standard")
+
+    fetch_allow: str = setting(
+        "Address blocks, with optional ports, that sources may use although not public", str, ""
+    )
+    fetch_connect_timeout_s: float = setting("Longest wait for a connection", _seconds, 10.0)
+    fetch_idle_timeout_s: float = setting("Longest wait for the next bytes", _seconds, 20.0)
+    fetch_total_timeout_s: float = setting("Longest fetch", _seconds, 300.0)
+    fetch_concurrency: int = setting("Fetches at once in one process", _positive, 200)
+    fetch_concurrency_per_host: int = setting("Fetches at once from one host", _positive, 8)
+
+    max_video_bytes: int = setting("Largest video", _positive, 500_000_000)
+    max_audio_bytes: int = setting("Largest audio", _positive, 100_000_000)
+    max_image_bytes: int = setting("Largest image", _positive, 50_000_000)
+    max_json_bytes: int = setting("Largest JSON body", _positive, 65_536)
+
+    inspect_timeout_s: float = setting("Longest decode, and longest analysis", _seconds, 60.0)
+    inspect_concurrency: int | None = setting(
+        "Inspections at once in one process; unset: one per core", _positive, None
+    )
+    decoder_memory_bytes: int = setting("Address space of a decoder", _positive, 2 << 30)
+    analysis_memory_bytes: int = setting("Memory of an analysis child", _positive, 1536 << 20)
+
+    heartbeat_timeout_s: float = setting("A worker silent for this long has died", _seconds, 6.0)
+    sweep_interval_s: float = setting("Pause between searches for forgotten work", _seconds, 5.0)
+    drain_timeout_s: float = setting("Longest wait for work in hand when stopping", _seconds, 20.0)
+    fitting_timeout_s: float = setting("Longest wait for the fitter", _seconds, 86_400.0)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read and check every setting; raise SettingsError naming all that are wrong."""
+        values: dict[str, Any] = {}
+        problems = []
+        unknown = {name for name in environ if name.startswith(PREFIX)} - NOT_SETTINGS
+        for f in fields(cls):
+            name = PREFIX + f.name.upper()
+            unknown.discard(name)
+            if name not in environ:
+                continue
+            try:
+                values[f.name] = f.metadata["parse"](environ[name])
+            except ValueError as exc:
+                problems.append(f"{name}: {exc}")
+        problems += [f"{name}: no such setting" for name in sorted(unknown)]
+        if problems:
+            raise SettingsError("; ".join(problems))
+        return cls(**values)
+
+    def filled(self, *, database_url: str, secret_keys: tuple[str, ...]) -> Self:
+        """The same settings with the parts that `dev` brings itself."""
+        return replace(self, database_url=database_url, secret_keys=secret_keys)
+
+
+# names with our prefix that are no setting of the service: test suites and their folders
+NOT_SETTINGS = frozenset({"GREENROOM_CORPUS"})

@@ -1,0 +1,17 @@
+"""Metrics, by Prometheus' naming rules. Labels are closed sets: never a URL, never an id."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+HTTP_REQUESTS = Counter(
+    "greenroom_http_requests_total", "Requests answered.", ["method", "route", "status"]
+)
+HTTP_SECONDS = Histogram(
+    "greenroom_http_request_seconds", "Time to answer a request.", ["method", "route"]
+)
+JOBS = Counter("greenroom_job_runs_total", "Runs of work by how they ended.", ["work", "outcome"])
+QUEUE_DEPTH = Gauge("greenroom_queue_jobs", "Jobs that wait, by kind of work.", ["work"])
+QUEUE_AGE = Gauge("greenroom_queue_age_seconds", "Age of the oldest waiting job.", ["work"])
+ANALYSIS_RESTARTS = Gauge("greenroom_analysis_child_restarts", "Analysis children started again.")
+POSTGRES_RESTARTS = Gauge(
+    "greenroom_embedded_postgres_restarts", "Embedded Postgres started again."
+)
