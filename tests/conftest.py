@@ -1,0 +1,69 @@
+"""Fixtures that many suites share: real Postgres, a database per test, no blocking calls."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from service.db.embedded import EmbeddedPostgres
+from service.db.migrate import migrate, migrations
+from service.db.types import Pool
+
+TEMPLATE = "template_greenroom"
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    """Fail any test in which our own code blocks the event loop."""
+    with blockbuster_ctx(["service", "storage", "validators"]) as blocker:
+        for call in ("os.stat", "io.BufferedReader.read", "io.TextIOWrapper.read"):
+            blocker.functions[call].can_block_in(
+                "asyncpg/connect_utils.py", "_parse_connect_dsn_and_args"
+            )
+        yield blocker
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One real server for the whole run, with a migrated database to copy from."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
+        asyncio.run(_make_template(server))
+        yield server
+
+
+async def _make_template(server: EmbeddedPostgres) -> None:
+    await migrate(await server.ensure_database(TEMPLATE), migrations())
+
+
+@pytest.fixture
+async def dsn(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """A database of this test's own, at the newest schema."""
+    name = f"test_{next(_numbers)}"
+    conn = await asyncpg.connect(postgres.dsn())
+    try:
+        await conn.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        yield postgres.dsn(name)
+        await conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await conn.close()
+
+
+@pytest.fixture
+async def pool(dsn: str) -> AsyncIterator[Pool]:
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=10) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of labelled media; its tests skip loudly without one."""
+    named = os.environ.get("GREENROOM_CORPUS")
+    if not named:
+        pytest.skip("GREENROOM_CORPUS names no folder of labelled media")
+    return Path(named)
