@@ -1,0 +1,87 @@
+"""Durable assets, and their bytes by signed URLs that expire."""
+
+from http import HTTPStatus
+
+from aiohttp import web
+
+from service.api import bodies
+from service.api.context import Context, context, principal
+from service.api.middleware import json_answer, needs
+from service.api.problem import ApiError, ErrorType, not_found
+from service.db import assets
+from service.db.assets import Asset
+from service.db.keys import Scope
+from service.ids import parse_id
+from service.sealing import SealBrokenError
+from storage.store import AssetNotFoundError
+
+SIGNED_FOR_S = 15 * 60
+
+
+@needs(Scope.ASSETS_READ)
+async def get(request: web.Request) -> web.Response:
+    return json_answer(bodies.asset_document(await _asset_of(request)))
+
+
+@needs(Scope.ASSETS_READ)
+async def content(request: web.Request) -> web.Response:
+    """307 to a fresh signed URL of the bytes."""
+    asset, ctx = await _asset_of(request), context(request)
+    if asset.key is None or asset.sha256 is None:
+        message = "The asset has no bytes: it is not stored, or could not be had."
+        raise ApiError(ErrorType.CONFLICT, "asset_not_stored", message)
+    token = ctx.sealer.seal_values({"key": asset.key, "size": str(asset.size_bytes)})
+    location = f"{ctx.public_url}/v1/bytes/{token}"
+    return web.Response(
+        status=HTTPStatus.TEMPORARY_REDIRECT,
+        headers={"Location": location, "Cache-Control": "no-store"},
+    )
+
+
+async def signed_bytes(request: web.Request) -> web.StreamResponse:
+    """The bytes that a signed URL names; no key is asked for, the signature is the permission."""
+    ctx = context(request)
+    try:
+        named = ctx.sealer.open_values(request.match_info["token"], max_age_s=SIGNED_FOR_S)
+    except SealBrokenError as exc:
+        message = "The signature is wrong, or has expired."
+        raise ApiError(ErrorType.PERMISSION, "signature_invalid", message) from exc
+    response = web.StreamResponse(headers=_untrusted(named["size"]))
+    return await _send(request, response, ctx, named["key"])
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, ctx: Context, key: str
+) -> web.StreamResponse:
+    try:
+        async for chunk in ctx.store.open(key):
+            if not response.prepared:
+                await response.prepare(request)
+            await response.write(chunk)
+    except AssetNotFoundError as exc:
+        raise not_found("asset") from exc
+    await response.write_eof()
+    return response
+
+
+def _untrusted(size: str) -> dict[str, str]:
+    """Headers under which no browser runs or guesses at a stranger's bytes."""
+    return {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": "attachment",
+        "Content-Length": size,
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox",
+        "Cache-Control": "private, no-store",
+    }
+
+
+async def _asset_of(request: web.Request) -> Asset:
+    asset_id = parse_id(request.match_info["id"])
+    asset = None
+    if asset_id is not None:
+        async with context(request).pool.acquire() as conn:
+            asset = await assets.get(conn, asset_id, organisation_id=principal(request).sees)
+    if asset is None:
+        raise not_found("asset")
+    return asset

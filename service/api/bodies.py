@@ -1,0 +1,213 @@
+"""JSON to values and back: the only place that knows field names of requests and answers."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from service.api.problem import ApiError, ErrorType
+from service.db.assets import Asset, Progress
+from service.db.avatars import Avatar
+from service.domain import AssetState, Status
+from service.errors import FAILURES
+from service.times import rfc3339
+from validators.encoding import verdict_document
+from validators.facts import Kind
+
+# no control characters: names end up in logs, terminals and file names
+Name = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$"
+    ),
+]
+UrlText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class Lenient(BaseModel):
+    """Family B: unknown fields are ignored, its clients are not ours to test."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Strict(BaseModel):
+    """Everywhere else unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sources(Lenient):
+    """Either a video, or an image and an audio; all three are fine."""
+
+    video_url: UrlText | None = None
+    video_id: str | None = None
+    image_url: UrlText | None = None
+    image_id: str | None = None
+    audio_url: UrlText | None = None
+    audio_id: str | None = None
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        for kind in Kind:
+            if self.url_of(kind) is not None and self.id_of(kind) is not None:
+                raise PydanticCustomError(
+                    "source_conflict", f"Give either {kind}_url or {kind}_id, not both."
+                )
+        has = {kind for kind in Kind if self.url_of(kind) or self.id_of(kind)}
+        if Kind.VIDEO not in has and not {Kind.IMAGE, Kind.AUDIO} <= has:
+            raise PydanticCustomError(
+                "sources_incomplete", "Give a video, or an image and an audio."
+            )
+        return self
+
+    def url_of(self, kind: Kind) -> str | None:
+        url: str | None = getattr(self, f"{kind}_url")
+        return url
+
+    def id_of(self, kind: Kind) -> str | None:
+        asset_id: str | None = getattr(self, f"{kind}_id")
+        return asset_id
+
+
+class CreateAvatarProfile(Lenient):
+    name: Name
+    sources: Sources
+
+
+class FittingReport(Strict):
+    """What the fitter says of an avatar."""
+
+    status: Literal["ready", "failed"]
+    message: Annotated[str, Field(max_length=1000)] | None = None
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] | None = None
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+_OWN_CODES = {"source_conflict", "sources_incomplete"}
+
+
+def parse(model: type[Body], raw: bytes) -> Body:
+    """A request body; raise ApiError naming the first field that is wrong."""
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as exc:
+        raise _refusal(exc.errors(include_url=False, include_input=False)[0]) from exc
+
+
+def _refusal(error: ErrorDetails) -> ApiError:
+    param = ".".join(str(part) for part in error["loc"]) or None
+    match error["type"]:
+        case "json_invalid":
+            return ApiError(
+                ErrorType.INVALID_REQUEST, "malformed_body", "The body is not valid JSON."
+            )
+        case "missing":
+            code = "missing_field"
+        case "extra_forbidden":
+            code = "unknown_field"
+        case own if own in _OWN_CODES:
+            code = own
+        case _:
+            code = "invalid_field"
+    return ApiError(
+        ErrorType.UNPROCESSABLE, code, f"{error['msg']}.".replace("..", "."), param=param
+    )
+
+
+_PROFILE_STATUS = {
+    Status.ACCEPTED: "pending",
+    Status.FETCHING: "pending",
+    Status.INSPECTING: "processing",
+    Status.DERIVING: "processing",
+    Status.FITTING: "processing",
+    Status.READY: "ready",
+    Status.FAILED: "failed",
+}
+
+
+def avatar_profile(avatar: Avatar) -> dict[str, Any]:
+    """Family B's view of an avatar."""
+    return {
+        "id": str(avatar.id),
+        "video_preview_url": None,  # a preview is a derived asset
+        "name": avatar.name,
+        "status": _PROFILE_STATUS[avatar.status],
+        "status_message": avatar.message,
+    }
+
+
+def avatar_verdict(avatar: Avatar, sources: Mapping[str, Asset]) -> dict[str, Any]:
+    """Everything known about an avatar's sources so far."""
+    return {
+        "state": avatar.status.value,
+        "cause": avatar.cause.value if avatar.cause else None,
+        "progress": _progress_of(sources.values()),
+        "sources": [_source(role, asset) for role, asset in sources.items()],
+        "checks": [],  # pair checks
+    }
+
+
+def _progress_of(assets: Iterable[Asset]) -> dict[str, Any] | None:
+    """The least advanced source speaks for the avatar."""
+    running = [asset.progress for asset in assets if asset.progress is not None]
+    return _progress(running[0]) if running else None
+
+
+def _progress(progress: Progress) -> dict[str, Any]:
+    return {
+        "stage": progress.stage,
+        "done": progress.done,
+        "total": progress.total,
+        "unit": progress.unit,
+    }
+
+
+def _source(role: str, asset: Asset) -> dict[str, Any]:
+    return {"role": role, "asset_id": str(asset.id), "state": asset.state.value, **_outcome(asset)}
+
+
+def _outcome(asset: Asset) -> dict[str, Any]:
+    if asset.verdict is not None:
+        return {"verdict": verdict_document(asset.verdict)}
+    if asset.error_code is None:
+        return {}
+    meaning = FAILURES[asset.error_code]
+    error = {
+        "code": asset.error_code.value,
+        "message": asset.error_message,
+        "retryable": meaning.retryable,
+        "who": meaning.who.value,
+    }
+    return {"error": error if asset.http_status is None else {**error, "status": asset.http_status}}
+
+
+def asset_document(asset: Asset) -> dict[str, Any]:
+    """One durable asset."""
+    durable = asset.state not in {AssetState.PENDING, AssetState.FAILED}
+    return {
+        "id": str(asset.id),
+        "object": "asset",
+        "kind": asset.kind.value,
+        "state": asset.state.value,
+        "size_bytes": asset.size_bytes if durable else None,
+        "sha256": asset.sha256 if durable else None,
+        "source": asset.source_shown,
+        "created_at": rfc3339(asset.created_at),
+        "progress": _progress(asset.progress) if asset.progress else None,
+        **_outcome(asset),
+    }
+
+
+def listing(
+    data: list[dict[str, Any]], *, has_more: bool, next_cursor: str | None
+) -> dict[str, Any]:
+    return {"object": "list", "data": data, "has_more": has_more, "next_cursor": next_cursor}

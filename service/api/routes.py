@@ -1,0 +1,24 @@
+"""Every path on one page."""
+
+from aiohttp import web
+
+from service.api import assets, avatar_profiles, avatars, events, fitting, health
+
+ROUTES = (
+    # family B
+    web.post("/avatar-profiles/create", avatar_profiles.create),
+    web.get("/avatar-profiles", avatar_profiles.list_all),
+    web.get("/avatar-profiles/{id}", avatar_profiles.get),
+    # ours
+    web.get("/v1/avatars/{id}/verdict", avatars.verdict),
+    web.post("/v1/avatars/{id}/fitting", fitting.report),
+    web.get("/v1/assets/{id}", assets.get),
+    web.get("/v1/assets/{id}/content", assets.content),
+    web.get("/v1/bytes/{token}", assets.signed_bytes),
+    web.get("/v1/events", events.feed),
+    web.get("/schemas/events/{type}/1", events.event_schema),
+    # operators
+    web.get("/livez", health.live),
+    web.get("/readyz", health.ready),
+    web.get("/metrics", health.metrics),
+)

@@ -1,0 +1,1 @@
+"""What the `greenroom` command does, one file per command."""

@@ -1,0 +1,37 @@
+"""Settings and logs, as every command starts: a mistake ends it with status 2 and a sentence."""
+
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any, NoReturn
+
+import typer
+import uvloop
+
+from service.logs import configure
+from service.settings import Settings, SettingsError
+
+USAGE = 2
+
+
+def settings_from_environ() -> Settings:
+    try:
+        settings = Settings.from_environ(os.environ)
+    except SettingsError as exc:
+        fail(str(exc))
+    configure(settings.log_level, terminal=sys.stderr.isatty())
+    return settings
+
+
+def fail(message: str, *, status: int = USAGE) -> NoReturn:
+    typer.echo(f"greenroom: {message}", err=True)
+    raise typer.Exit(status)
+
+
+def run(main: Coroutine[Any, Any, int]) -> NoReturn:
+    """Run a command's coroutine on uvloop and exit with its status."""
+    try:
+        status = uvloop.run(main)
+    except SettingsError as exc:
+        fail(str(exc))
+    raise typer.Exit(status)

@@ -1,0 +1,160 @@
+"""The composition root: the one module that names concrete classes."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+from aiohttp import web
+
+from service.api.context import CONTEXT, Context
+from service.api.middleware import MIDDLEWARES
+from service.api.routes import ROUTES
+from service.db.migrate import migrations, pending
+from service.db.types import Pool
+from service.domain import Work
+from service.events.feed import FeedWaker
+from service.fetch.address import AddressGuard, parse_allowed_blocks
+from service.fetch.fetcher import Fetcher
+from service.fetch.limits import FetchLimits
+from service.ingest.jobs import Worker, WorkerLimits
+from service.ingest.pipeline import Ports
+from service.sealing import Sealer
+from service.settings import Settings, SettingsError
+from service.times import now_utc
+from storage.local import LocalStore
+from storage.store import AssetStore
+from validators.analysis.client import Analyzer
+from validators.facts import Kind
+from validators.inspect import Tools
+from validators.media.sandbox import Limits, Sandbox
+
+API_CONNECTIONS = 20
+WORKER_CONNECTIONS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What the API and the workers of one process share."""
+
+    settings: Settings
+    dsn: str
+    pool: Pool
+    store: AssetStore
+    sealer: Sealer
+    guard: AddressGuard
+
+
+@asynccontextmanager
+async def open_base(settings: Settings, *, connections: int) -> AsyncIterator[Base]:
+    """Connect to the database and the store; raise SettingsError when the database lags behind."""
+    if settings.database_url is None:
+        raise SettingsError("GREENROOM_DATABASE_URL: not set; `greenroom dev` brings its own")
+    if not settings.secret_keys:
+        raise SettingsError("GREENROOM_SECRET_KEYS: not set; `greenroom keys secret` makes one")
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            asyncpg.create_pool(settings.database_url, min_size=1, max_size=connections)
+        )
+        async with pool.acquire() as conn:
+            if lacking := await pending(conn, await asyncio.to_thread(migrations)):
+                raise SettingsError(f"run `greenroom migrate` first: {', '.join(lacking)}")
+        yield Base(
+            settings=settings,
+            dsn=settings.database_url,
+            pool=pool,
+            store=await stack.enter_async_context(LocalStore(settings.data_dir / "assets")),
+            sealer=Sealer.with_keys(settings.secret_keys),
+            guard=AddressGuard(blocks=parse_allowed_blocks(settings.fetch_allow)),
+        )
+
+
+@asynccontextmanager
+async def open_api(
+    base: Base, *, public_url: str, draining: asyncio.Event
+) -> AsyncIterator[web.Application]:
+    """The HTTP application, ready to be served."""
+    async with FeedWaker(base.dsn) as waker:
+        app = web.Application(middlewares=MIDDLEWARES)
+        app[CONTEXT] = Context(
+            settings=base.settings,
+            pool=base.pool,
+            store=base.store,
+            sealer=base.sealer,
+            waker=waker,
+            guard=base.guard,
+            public_url=public_url,
+            clock=now_utc,
+            draining=draining,
+        )
+        app.add_routes(ROUTES)
+        yield app
+
+
+@asynccontextmanager
+async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
+    """What `validators` needs to inspect: a sandbox and supervised analysis children."""
+    async with Analyzer(
+        timeout_s=settings.inspect_timeout_s,
+        memory_bytes=settings.analysis_memory_bytes,
+        children=inspect_concurrency(settings),
+        models_dir=settings.models_dir,
+    ) as analyzer:
+        limits = Limits(
+            wall_s=settings.inspect_timeout_s, address_space_bytes=settings.decoder_memory_bytes
+        )
+        yield Tools(sandbox=Sandbox(limits=limits), analyzer=analyzer)
+
+
+@asynccontextmanager
+async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worker]:
+    """A worker for the chosen kinds of work; it runs when told to."""
+    settings = base.settings
+    async with (
+        Fetcher(guard=base.guard, limits=_fetch_limits(settings)) as fetcher,
+        open_tools(settings) as tools,
+    ):
+        ports = Ports(
+            pool=base.pool,
+            store=base.store,
+            fetcher=fetcher,
+            sealer=base.sealer,
+            tools=tools,
+            max_bytes={
+                Kind.VIDEO: settings.max_video_bytes,
+                Kind.AUDIO: settings.max_audio_bytes,
+                Kind.IMAGE: settings.max_image_bytes,
+            },
+            clock=now_utc,
+        )
+        yield Worker(ports=ports, limits=_worker_limits(settings), kinds=kinds)
+
+
+def inspect_concurrency(settings: Settings) -> int:
+    return settings.inspect_concurrency or os.cpu_count() or 1
+
+
+def _fetch_limits(settings: Settings) -> FetchLimits:
+    return FetchLimits(
+        connect_s=settings.fetch_connect_timeout_s,
+        idle_s=settings.fetch_idle_timeout_s,
+        total_s=settings.fetch_total_timeout_s,
+        per_process=settings.fetch_concurrency,
+        per_host=settings.fetch_concurrency_per_host,
+    )
+
+
+def _worker_limits(settings: Settings) -> WorkerLimits:
+    return WorkerLimits(
+        concurrency={
+            Work.FETCH: settings.fetch_concurrency,
+            Work.INSPECT: inspect_concurrency(settings),
+        },
+        heartbeat_timeout=timedelta(seconds=settings.heartbeat_timeout_s),
+        sweep_interval_s=settings.sweep_interval_s,
+        drain_timeout_s=settings.drain_timeout_s,
+        fitting_timeout=timedelta(seconds=settings.fitting_timeout_s),
+    )
