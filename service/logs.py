@@ -1,4 +1,7 @@
-"""Structured logs: JSON lines for machines, readable lines on a terminal. Never a URL's query."""
+"""Structured logs: JSON lines for machines, readable lines on a terminal. Never a URL's query.
+
+Tracebacks go without local variables: those hold keys and signed URLs.
+"""
 
 import logging
 import sys
@@ -15,9 +18,9 @@ def configure(level: str, *, terminal: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if terminal
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *last],

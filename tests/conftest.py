@@ -13,6 +13,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from service.db.embedded import EmbeddedPostgres
 from service.db.migrate import migrate, migrations
 from service.db.types import Pool
+from service.logs import configure
 
 TEMPLATE = "template_greenroom"
 _numbers = itertools.count()
@@ -27,6 +28,12 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
                 "asyncpg/connect_utils.py", "_parse_connect_dsn_and_args"
             )
         yield blocker
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs() -> None:
+    """Log as in production: a renderer that reads source files would block the event loop."""
+    configure("info", terminal=False)
 
 
 @pytest.fixture(scope="session")

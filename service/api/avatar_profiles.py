@@ -1,6 +1,7 @@
 """Family B: avatars from source URLs."""
 
 import hashlib
+from dataclasses import dataclass
 from http import HTTPStatus
 from uuid import UUID
 
@@ -11,9 +12,9 @@ from service.api.context import REQUEST_ID, TRACEPARENT, Context, context, princ
 from service.api.middleware import json_answer, needs, read_json
 from service.api.paging import page_of
 from service.api.problem import ApiError, ErrorType, invalid_field, not_found
-from service.db import avatars, idempotency
+from service.db import avatars, idempotency, keys
 from service.db.idempotency import Answer
-from service.db.keys import PLATFORM, Principal, Scope
+from service.db.keys import Principal, Scope
 from service.errors import SourceError
 from service.events.outbox import UnitOfWork, unit_of_work
 from service.fetch.source_url import SourceUrl, parse_source_url
@@ -23,6 +24,7 @@ from validators.facts import Kind
 from validators.policy import PolicyName
 
 MAX_IDEMPOTENCY_KEY = 255
+ORGANISATION_HEADER = "Greenroom-Organisation"
 
 
 @needs(Scope.AVATARS_WRITE)
@@ -30,11 +32,12 @@ async def create(request: web.Request) -> web.Response:
     """Accept an avatar: recorded with its work and its first event before the answer is sent."""
     ctx, raw = context(request), await read_json(request)
     body = bodies.parse(bodies.CreateAvatarProfile, raw)
+    owner = await _owner(request, principal(request))
     wanted = Request(
-        organisation_id=_organisation(request, principal(request)),
+        organisation_id=owner.organisation_id,
         name=body.name,
         runtime_type=ctx.settings.default_runtime_type,
-        policy=_policy(request, principal(request)),
+        policy=_policy(request, owner.policy),
         sources=_sources(body.sources, ctx),
         traceparent=request[TRACEPARENT],
     )
@@ -101,23 +104,29 @@ def _idempotency_key(request: web.Request) -> str | None:
     return key
 
 
-def _organisation(request: web.Request, who: Principal) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Owner:
+    organisation_id: str
+    policy: str
+
+
+async def _owner(request: web.Request, who: Principal) -> _Owner:
     """Whose the avatar will be: the key's organisation, or the one that a platform key names."""
-    named = request.headers.get("Greenroom-Organisation")
     if not who.is_platform:
-        return who.organisation_id
-    if not named or named == PLATFORM:
-        raise ApiError(
-            ErrorType.UNPROCESSABLE,
-            "missing_field",
-            "A platform key names the organisation in the header Greenroom-Organisation.",
-            param="Greenroom-Organisation",
-        )
-    return named
+        return _Owner(organisation_id=who.organisation_id, policy=who.policy)
+    named = request.headers.get(ORGANISATION_HEADER)
+    if not named:
+        message = f"A platform key names the organisation in the header {ORGANISATION_HEADER}."
+        raise ApiError(ErrorType.UNPROCESSABLE, "missing_field", message, param=ORGANISATION_HEADER)
+    async with context(request).pool.acquire() as conn:
+        policy = await keys.default_policy_of(conn, named)
+    if policy is None:
+        raise invalid_field(ORGANISATION_HEADER, "There is no such organisation.")
+    return _Owner(organisation_id=named, policy=policy)
 
 
-def _policy(request: web.Request, who: Principal) -> str:
-    named = request.headers.get("Greenroom-Policy", who.policy)
+def _policy(request: web.Request, default: str) -> str:
+    named = request.headers.get("Greenroom-Policy", default)
     if named not in set(PolicyName):
         raise invalid_field("Greenroom-Policy", "The policy is standard or strict.")
     return named

@@ -116,4 +116,5 @@ async def metrics(request: web.Request) -> web.Response:
     for work, (waiting, age) in ages.items():
         QUEUE_DEPTH.labels(work).set(waiting)
         QUEUE_AGE.labels(work).set(age)
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    body = await asyncio.to_thread(generate_latest)  # reads /proc
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

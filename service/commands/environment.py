@@ -23,6 +23,13 @@ def settings_from_environ() -> Settings:
     return settings
 
 
+def quiet(settings: Settings) -> Settings:
+    """Log only what is wrong, unless the operator chose a level: people watch this command."""
+    if "GREENROOM_LOG_LEVEL" not in os.environ:
+        configure("error", terminal=sys.stderr.isatty())
+    return settings
+
+
 def fail(message: str, *, status: int = USAGE) -> NoReturn:
     typer.echo(f"greenroom: {message}", err=True)
     raise typer.Exit(status)

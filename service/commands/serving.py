@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from service.api.context import CONTEXT
+from service.api.server import EnvelopeRunner
 from service.domain import Work
 from service.settings import Settings
 from service.wiring import (
@@ -78,7 +79,7 @@ async def _listening(base: Base, draining: asyncio.Event) -> AsyncIterator[str]:
     bound = _bind(settings.host, settings.port)
     url = settings.public_url or _url_of(bound)
     async with open_api(base, public_url=url, draining=draining) as app:
-        runner = web.AppRunner(
+        runner = EnvelopeRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S
         )
         await runner.setup()

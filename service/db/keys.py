@@ -74,6 +74,13 @@ async def create_organisation(conn: Conn, organisation_id: str, name: str, *, po
     return bool(made)
 
 
+async def default_policy_of(conn: Conn, organisation_id: str) -> str | None:
+    """An organisation's default policy; None when there is no such organisation."""
+    sql = "SELECT policy FROM organisation WHERE id = $1 AND id <> '*'"
+    policy: str | None = await conn.fetchval(sql, organisation_id)
+    return policy
+
+
 async def insert(conn: Conn, new: NewKey, key: str) -> None:
     await conn.execute(
         """

@@ -105,7 +105,7 @@ async def _publish(conn: Conn, announced: Sequence[Announcement], now: datetime)
         """
         INSERT INTO event (position, id, organisation_id, type, subject_id, subject, sequence,
                            time, data, traceparent)
-        VALUES (nextval('event_position'), $1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9)
+        VALUES (nextval('event_position'), $1, $2, $3, $4, $5, $6, $7, $8::json, $9)
         """,
         rows,
     )

@@ -115,7 +115,9 @@ class Worker:
                 batch_size=max(1, min(10, limit // 2)),
                 max_concurrent_tasks=max(2, limit),  # PgQueuer wants twice the batch
                 heartbeat_timeout=self.limits.heartbeat_timeout,
-                shutdown_on_listener_failure=True,
+                # its first probe can go out before it listens, and then fails a healthy listener;
+                # a listener that is really gone costs one dequeue timeout, no job
+                shutdown_on_listener_failure=False,
             )
         finally:
             stopper.cancel()

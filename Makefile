@@ -1,0 +1,60 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test check fmt bench lock samples models ffmpeg clean
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ffmpeg ## Make the environment: Python packages, ffmpeg, model weights
+	@$(BIN)/greenroom models
+
+demo: setup ## Take in two avatars from a local origin and show their verdicts and events
+	@$(BIN)/greenroom demo
+
+dev: setup ## Run the whole service on this machine
+	@$(BIN)/greenroom dev
+
+test: setup ## Every test: real Postgres, ffmpeg, models and HTTP
+	$(BIN)/pytest
+
+check: setup ## Style, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: setup ## Repair what can be repaired by machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## What an inspection costs, beside plain decoding
+	$(BIN)/python bench/inspection.py
+
+samples: setup ## Make samples/ again from its public-domain sources
+	$(BIN)/python tools/make_samples.py
+
+lock: ## Pin every dependency again; needs uv
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev \
+	  -c constraints.txt --custom-compile-command "make lock" --quiet pyproject.toml -o requirements.lock
+
+clean: ## Forget the environment
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "greenroom: needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing pinned packages (about 200 MB, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+ffmpeg:
+	@command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing ffmpeg"; apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg >/dev/null; \
+	  elif command -v brew >/dev/null; then brew install ffmpeg; \
+	  else echo "greenroom: install ffmpeg first (Debian: sudo apt-get install ffmpeg)"; exit 1; fi; }
