@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-import asyncpg
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.api.context import Context, context
 from service.db import jobs
 from service.db.migrate import migrations, pending
-from service.db.types import Pool
+from service.db.types import DATABASE_AWAY, Pool
 from service.telemetry import QUEUE_AGE, QUEUE_DEPTH
 from service.times import rfc3339
 from storage.store import StoreError
@@ -63,7 +62,7 @@ async def _timed(
         details = {"status": "fail", "output": str(exc)}
     except TimeoutError:
         details = {"status": "fail", "output": "no answer in time"}
-    except (OSError, StoreError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+    except (*DATABASE_AWAY, StoreError) as exc:
         details = {"status": "fail", "output": type(exc).__name__}
     return {
         "status": "pass",
@@ -111,7 +110,7 @@ async def metrics(request: web.Request) -> web.Response:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             ages = await queue_ages(context(request).pool)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (*DATABASE_AWAY, TimeoutError):
         ages = {}
     for work, (waiting, age) in ages.items():
         QUEUE_DEPTH.labels(work).set(waiting)

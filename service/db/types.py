@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, TypeAlias
 
+import asyncpg
+
 if TYPE_CHECKING:
-    import asyncpg
     import asyncpg.pool
 
 Conn: TypeAlias = (
@@ -11,3 +12,12 @@ Conn: TypeAlias = (
 )
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Row: TypeAlias = "asyncpg.Record"
+
+# What a database that is away, or went away under us, raises. A cut connection can surface as
+# InternalClientError, which is no PostgresError.
+DATABASE_AWAY = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)

@@ -10,6 +10,7 @@ from typing import Self
 import asyncpg
 import structlog
 
+from service.db.types import DATABASE_AWAY
 from service.events.outbox import CHANNEL
 
 log = structlog.get_logger()
@@ -81,7 +82,7 @@ class FeedWaker:
             try:
                 conn = conn or await asyncpg.connect(self._dsn)
                 await self._listen(conn)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+            except DATABASE_AWAY as exc:
                 log.warning("feed_listener_lost", error=repr(exc))
             finally:
                 if conn is not None:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-import asyncpg
 import structlog
 from pgqueuer.db import AsyncpgPoolDriver
 from pgqueuer.errors import RetryRequested
@@ -28,7 +27,7 @@ from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
 
 from service.db import assets, avatars, jobs
-from service.db.types import Conn
+from service.db.types import DATABASE_AWAY, Conn
 from service.domain import MAX_FAILURES, Run, Status, Work, next_attempt_at, worn_out
 from service.errors import IngestError
 from service.events.outbox import unit_of_work
@@ -96,7 +95,7 @@ class Worker:
         while not self.draining.is_set():
             try:
                 await self._consume(work)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+            except DATABASE_AWAY as exc:
                 log.warning("queue_unreachable", work=work, error=repr(exc))
                 await self._pause(RECONNECT_PAUSE_S)
 
@@ -227,7 +226,7 @@ class Worker:
         while not self.draining.is_set():
             try:
                 await self.sweep()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+            except DATABASE_AWAY as exc:
                 log.warning("sweep_failed", error=repr(exc))
             await self._pause(self.limits.sweep_interval_s)
 

@@ -1,0 +1,292 @@
+"""One suite for every store: a store that passes may be used, a fake included."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from storage.local import LocalStore
+from storage.store import (
+    AssetNotFoundError,
+    AssetStore,
+    ChecksumMismatchError,
+    InvalidKeyError,
+    KeyTakenError,
+    TooLargeError,
+)
+from tests.fakes.store import MemoryStore
+
+BIG = bytes(range(256)) * (3 << 12) + b"end"  # 3 MiB and a bit: more than one block of any store
+
+
+@pytest.fixture(params=["memory", "local"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AssetStore]:
+    made: AssetStore = MemoryStore() if request.param == "memory" else LocalStore(tmp_path / "s")
+    async with made:
+        yield made
+
+
+async def body(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        await asyncio.sleep(0)
+        yield chunk
+
+
+async def broken_body() -> AsyncIterator[bytes]:
+    yield BIG
+    raise ConnectionResetError
+
+
+async def read(store: AssetStore, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in store.open(key, start=start, end=end)])
+
+
+async def keys(store: AssetStore, prefix: str = "") -> list[str]:
+    return sorted([asset.key async for asset in store.list(prefix)])
+
+
+async def assert_nothing_is_stored(store: AssetStore, key: str) -> None:
+    with pytest.raises(AssetNotFoundError):
+        await read(store, key)
+    assert await keys(store) == []
+
+
+async def test_what_was_put_can_be_read_back(store: AssetStore) -> None:
+    asset = await store.put("k", body(b"ab", b"", b"c"))
+    assert (asset.key, asset.size_bytes, asset.sha256) == ("k", 3, sha256(b"abc").hexdigest())
+    assert await read(store, "k") == b"abc"
+
+
+async def test_an_asset_of_many_blocks_survives_the_round_trip(store: AssetStore) -> None:
+    asset = await store.put("k", body(*[BIG[i : i + 65521] for i in range(0, len(BIG), 65521)]))
+    assert (asset.size_bytes, asset.sha256) == (len(BIG), sha256(BIG).hexdigest())
+    assert await read(store, "k") == BIG
+
+
+async def test_an_empty_body_is_an_asset(store: AssetStore) -> None:
+    assert (await store.put("k", body())).size_bytes == 0
+    assert await read(store, "k") == b""
+
+
+async def test_a_body_of_exactly_the_cap_is_kept(store: AssetStore) -> None:
+    await store.put("k", body(b"ab", b"c"), max_bytes=3)
+    assert await read(store, "k") == b"abc"
+
+
+async def test_a_body_over_the_cap_leaves_nothing(store: AssetStore) -> None:
+    with pytest.raises(TooLargeError):
+        await store.put("k", body(BIG, b"x"), max_bytes=len(BIG))
+    await assert_nothing_is_stored(store, "k")
+
+
+async def test_the_cap_stops_reading_an_endless_body(store: AssetStore) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0)
+            yield b"x" * 1000
+
+    with pytest.raises(TooLargeError):
+        await store.put("k", endless(), max_bytes=10_000)
+    await assert_nothing_is_stored(store, "k")
+
+
+async def test_a_broken_upload_leaves_nothing_and_says_what_broke(store: AssetStore) -> None:
+    with pytest.raises(ConnectionResetError):
+        await store.put("k", broken_body())
+    await assert_nothing_is_stored(store, "k")
+
+
+async def test_a_cancelled_upload_leaves_nothing_and_frees_the_key(store: AssetStore) -> None:
+    waiting = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield BIG
+        waiting.set()
+        await asyncio.sleep(3600)
+
+    task = asyncio.create_task(store.put("k", stuck()))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await assert_nothing_is_stored(store, "k")
+    await store.put("k", body(b"second"))
+    assert await read(store, "k") == b"second"
+
+
+async def test_a_taken_key_is_never_written_again(store: AssetStore) -> None:
+    await store.put("k", body(b"first"))
+    with pytest.raises(KeyTakenError):
+        await store.put("k", body(b"second"))
+    with pytest.raises(KeyTakenError):
+        await store.put("k", body(b"first"))
+    assert await read(store, "k") == b"first"
+
+
+async def test_one_of_eight_writers_of_a_key_wins(store: AssetStore) -> None:
+    everyone_has_begun = asyncio.Barrier(8)
+
+    async def slow(number: int) -> AsyncIterator[bytes]:
+        yield b"%d" % number * (1 << 20)
+        await everyone_has_begun.wait()  # nobody finds the key taken at the start
+        yield b"."
+
+    puts = [store.put("k", slow(number)) for number in range(8)]
+    outcomes = await asyncio.gather(*puts, return_exceptions=True)
+    winners = [number for number, asset in enumerate(outcomes) if not isinstance(asset, Exception)]
+    assert len(winners) == 1
+    assert sum(isinstance(outcome, KeyTakenError) for outcome in outcomes) == 7
+    assert await read(store, "k") == b"%d" % winners[0] * (1 << 20) + b"."
+    assert await keys(store) == ["k"]
+
+
+async def test_the_promised_checksum_is_held_to(store: AssetStore) -> None:
+    with pytest.raises(ChecksumMismatchError):
+        await store.put("k", body(b"abc"), expected_sha256=sha256(b"abd").hexdigest())
+    await assert_nothing_is_stored(store, "k")
+    await store.put("k", body(b"abc"), expected_sha256=sha256(b"abc").hexdigest())
+    assert await read(store, "k") == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(0, 0), (0, 1), (1, 4), (5, None), (0, None), (1 << 20, (2 << 20) + 1), (5, 5)],
+)
+async def test_a_range_is_read_as_a_slice(store: AssetStore, start: int, end: int | None) -> None:
+    await store.put("k", body(BIG))
+    assert await read(store, "k", start=start, end=end) == BIG[start:end]
+
+
+async def test_a_range_past_the_end_is_empty(store: AssetStore) -> None:
+    await store.put("k", body(b"abc"))
+    assert await read(store, "k", start=3) == b""
+    assert await read(store, "k", start=100, end=200) == b""
+    assert await read(store, "k", start=1, end=200) == b"bc"
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, None), (2, 1)])
+async def test_a_range_that_is_none_is_refused(
+    store: AssetStore, start: int, end: int | None
+) -> None:
+    await store.put("k", body(b"abc"))
+    with pytest.raises(ValueError, match="not a range"):
+        await read(store, "k", start=start, end=end)
+
+
+async def test_a_local_copy_holds_the_same_bytes(store: AssetStore) -> None:
+    asset = await store.put("k", body(BIG))
+    async with store.local_copy("k", sha256=asset.sha256) as path:
+        assert path.read_bytes() == BIG
+
+
+async def test_a_local_copy_of_other_bytes_is_not_lent(store: AssetStore) -> None:
+    await store.put("k", body(b"abc"))
+    with pytest.raises(ChecksumMismatchError):
+        async with store.local_copy("k", sha256=sha256(b"abd").hexdigest()):
+            pass
+
+
+async def test_there_is_no_local_copy_of_nothing(store: AssetStore) -> None:
+    with pytest.raises(AssetNotFoundError):
+        async with store.local_copy("k", sha256=sha256(b"").hexdigest()):
+            pass
+
+
+async def test_stat_tells_size_and_age(store: AssetStore) -> None:
+    await store.put("incoming/k", body(b"abc"))
+    found = await store.stat("incoming/k")
+    assert (found.key, found.size_bytes) == ("incoming/k", 3)
+    assert abs(datetime.now(UTC) - found.modified_at) < timedelta(minutes=5)
+
+
+async def test_a_missing_key_is_not_found(store: AssetStore) -> None:
+    with pytest.raises(AssetNotFoundError):
+        await store.stat("k")
+    with pytest.raises(AssetNotFoundError):
+        await read(store, "k")
+
+
+async def test_a_deleted_asset_is_gone_and_its_key_is_free(store: AssetStore) -> None:
+    await store.put("k", body(b"abc"))
+    await store.delete("k")
+    await assert_nothing_is_stored(store, "k")
+    await store.put("k", body(b"new"))
+    assert await read(store, "k") == b"new"
+
+
+async def test_deleting_nothing_is_fine(store: AssetStore) -> None:
+    await store.delete("k")
+    await store.delete("incoming/k")
+
+
+async def test_the_list_holds_what_was_put_and_obeys_its_prefix(store: AssetStore) -> None:
+    for key in ("a", "b", "incoming", "incoming/a", "incoming/b"):
+        await store.put(key, body(key.encode()))
+    assert await keys(store) == ["a", "b", "incoming", "incoming/a", "incoming/b"]
+    assert await keys(store, "incoming/") == ["incoming/a", "incoming/b"]
+    assert await keys(store, "nothing") == []
+    assert [asset.size_bytes async for asset in store.list("incoming/")] == [10, 10]
+
+
+async def test_what_is_being_written_is_not_listed(store: AssetStore) -> None:
+    listed: list[list[str]] = []
+
+    async def watched() -> AsyncIterator[bytes]:
+        yield BIG
+        listed.append(await keys(store))
+        yield BIG
+
+    await store.put("k", watched())
+    assert listed == [[]]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        ".",
+        "..",
+        "/k",
+        "../k",
+        "a/../k",
+        "a/",
+        "a//b",
+        "a/b/c",
+        ".partial",
+        "a/.b",
+        "a\\b",
+        "a+b",
+        "k\n",
+        "k\0",
+        "k k",
+        "ключ",
+        "a" * 121,
+        "incoming/" + "b" * 121,
+    ],
+)
+async def test_what_could_leave_the_store_is_no_key(store: AssetStore, key: str) -> None:
+    with pytest.raises(InvalidKeyError):
+        await store.put(key, body(b"abc"))
+    with pytest.raises(InvalidKeyError):
+        await read(store, key)
+    with pytest.raises(InvalidKeyError):
+        await store.stat(key)
+    with pytest.raises(InvalidKeyError):
+        await store.delete(key)
+    with pytest.raises(InvalidKeyError):
+        async with store.local_copy(key, sha256=""):
+            pass
+
+
+async def test_the_longest_key_works(store: AssetStore) -> None:
+    key = "a" * 120 + "/" + "b" * 120
+    await store.put(key, body(b"abc"))
+    assert await keys(store) == [key]
+
+
+async def test_a_working_store_passes_its_check_and_keeps_nothing_of_it(store: AssetStore) -> None:
+    await store.check()
+    assert await keys(store) == []

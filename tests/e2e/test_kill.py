@@ -1,0 +1,87 @@
+"""The service is killed without warning, in the middle of its work, and finishes it afterwards."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from aiohttp import ClientSession
+from cryptography.fernet import Fernet
+
+from service.settings import Settings
+from tests.api import running_api
+from tests.e2e.processes import Service, command, dev, holding_ffmpeg, kill, origin
+
+PAIR = {"image": "portrait.jpg", "audio": "voice.flac"}
+
+
+async def assert_fitting_once(service: Service, avatar: str) -> None:
+    await service.verdict_when(avatar, "fitting")
+    assert len(await service.events("avatar.ready_for_fitting")) == 1
+    stored = await service.events("asset.stored")
+    assert len({event["subject"] for event in stored}) == len(stored) == 2
+
+
+async def test_killed_in_the_middle_of_a_fetch(tmp_path: Path) -> None:
+    async with origin() as source:
+        source.held["voice.flac"] = asyncio.Event()
+        environ = {"GREENROOM_FETCH_ALLOW": f"127.0.0.1/32:{source.port}"}
+        async with dev(tmp_path / "data", environ) as service:
+            avatar = await service.create(source.url, **PAIR)
+            async with asyncio.timeout(30):
+                await source.half_way.wait()
+            await kill(service.process)
+        source.held["voice.flac"].set()
+        async with dev(tmp_path / "data", environ) as service:
+            await assert_fitting_once(service, avatar)
+            partials = [p for p in (tmp_path / "data" / "assets").rglob("*") if "part" in p.name]
+            assert not [path for path in partials if path.is_file()]
+
+
+async def test_killed_in_the_middle_of_an_inspection(tmp_path: Path) -> None:
+    ffmpeg, hold = holding_ffmpeg(tmp_path)
+    hold.touch()
+    async with origin() as source:
+        environ = {
+            "GREENROOM_FETCH_ALLOW": f"127.0.0.1/32:{source.port}",
+            "FFMPEG": str(ffmpeg),
+        }
+        async with dev(tmp_path / "data", environ) as service:
+            avatar = await service.create(source.url, **PAIR)
+            await service.verdict_when(avatar, "inspecting")
+            await service.inspecting(avatar)
+            await asyncio.sleep(0.5)
+            await kill(service.process)
+        hold.unlink()
+        async with dev(tmp_path / "data", environ) as service:
+            await assert_fitting_once(service, avatar)
+
+
+async def test_a_second_worker_finishes_what_a_killed_one_began(dsn: str, tmp_path: Path) -> None:
+    ffmpeg, hold = holding_ffmpeg(tmp_path)
+    hold.touch()
+    async with origin() as source:
+        environ = {
+            "GREENROOM_DATABASE_URL": dsn,
+            "GREENROOM_SECRET_KEYS": Fernet.generate_key().decode(),
+            "GREENROOM_DATA_DIR": str(tmp_path / "data"),
+            "GREENROOM_FETCH_ALLOW": f"127.0.0.1/32:{source.port}",
+        }
+        async with (
+            running_api(Settings.from_environ(environ)) as api,
+            ClientSession(
+                api.client.make_url("/"), headers={"Authorization": f"Bearer {api.key}"}
+            ) as client,
+            command("worker", environ=environ | {"FFMPEG": str(ffmpeg)}) as first,
+        ):
+            service = Service(process=first, client=client)
+            avatar = await service.create(source.url, **PAIR)
+            await service.inspecting(avatar)
+            await asyncio.sleep(1)
+            async with command("worker", environ=environ) as _second:
+                await asyncio.sleep(3)  # its interpreter starts; the first one's heart still beats
+                assert (await service.get(f"/v1/avatars/{avatar}/verdict"))["state"] == "inspecting"
+                await kill(first)
+                killed = time.monotonic()
+                await assert_fitting_once(service, avatar)
+                assert time.monotonic() - killed < 15
+            assert await api.base.pool.fetchval("SELECT max(losses) FROM asset") == 1
