@@ -2,9 +2,7 @@
 
 import asyncio
 import itertools
-import os
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -65,12 +63,3 @@ async def dsn(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 async def pool(dsn: str) -> AsyncIterator[Pool]:
     async with asyncpg.create_pool(dsn, min_size=1, max_size=10) as opened:
         yield opened
-
-
-@pytest.fixture(scope="session")
-def corpus() -> Path:
-    """The folder of labelled media; its tests skip loudly without one."""
-    named = os.environ.get("GREENROOM_CORPUS")
-    if not named:
-        pytest.skip("GREENROOM_CORPUS names no folder of labelled media")
-    return Path(named)

@@ -6,11 +6,21 @@ data (SCM_RIGHTS), frames first, then samples, and the child reads them to their
 
 import struct
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from validators.facts import FaceFacts, Kind, SpeakerFacts, SpeechFacts
 
+_T = TypeVar("_T")
+
 HEADER = struct.Struct("!I")
 MAX_FRAME_BYTES = 1 << 20
+MAX_FDS = 2  # frames, samples
+
+SAMPLE_RATE_HZ = 16_000
+BYTES_PER_SAMPLE = 2  # s16le, mono
+BYTES_PER_PIXEL = 3  # bgr24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +34,18 @@ class FrameStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisRequest:
-    """What the passed descriptors carry. Samples are s16le, mono, 16 kHz."""
+    """What the passed descriptors carry. Samples are s16le, mono, 16 kHz.
+
+    A request that carries neither asks only which engines would answer.
+    """
 
     kind: Kind
     frames: FrameStream | None
     samples: bool
+
+    @property
+    def descriptors(self) -> int:
+        return (self.frames is not None) + self.samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +56,50 @@ class Analysis:
     speech: SpeechFacts | None = None
     speakers: SpeakerFacts | None = None
     faces: FaceFacts | None = None
+
+
+class WireError(ValueError):
+    """The other side broke the protocol. Nothing it says from here on can be trusted."""
+
+
+_REQUEST = TypeAdapter(AnalysisRequest)
+_ANALYSIS = TypeAdapter(Analysis)
+
+
+def encode_request(request: AnalysisRequest) -> bytes:
+    return _framed(_REQUEST.dump_json(request))
+
+
+def decode_request(body: bytes) -> AnalysisRequest:
+    return _parsed(_REQUEST, body)
+
+
+def encode_analysis(analysis: Analysis) -> bytes:
+    return _framed(_ANALYSIS.dump_json(analysis, exclude_defaults=True))
+
+
+def decode_analysis(body: bytes) -> Analysis:
+    return _parsed(_ANALYSIS, body)
+
+
+def body_bytes(header: bytes) -> int:
+    """How long the body after *header* is; raise WireError where no honest side sends that."""
+    if len(header) != HEADER.size:
+        raise WireError(f"header of {len(header)} bytes")
+    size = int(HEADER.unpack(header)[0])
+    if size > MAX_FRAME_BYTES:
+        raise WireError(f"frame of {size} bytes")
+    return size
+
+
+def _framed(body: bytes) -> bytes:
+    if len(body) > MAX_FRAME_BYTES:
+        raise WireError(f"frame of {len(body)} bytes")
+    return HEADER.pack(len(body)) + body
+
+
+def _parsed(adapter: TypeAdapter[_T], body: bytes) -> _T:
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as exc:
+        raise WireError(f"{exc.error_count()} errors in a {adapter!r}") from exc
