@@ -28,7 +28,7 @@ class Sealer:
         """The text that was sealed; raise SealBrokenError for anything else."""
         try:
             return self._fernet.decrypt(sealed, ttl=max_age_s).decode()
-        except InvalidToken as exc:
+        except (InvalidToken, ValueError) as exc:  # ValueError: not even ASCII
             raise SealBrokenError from exc
 
     def seal_values(self, values: dict[str, str]) -> str:

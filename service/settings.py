@@ -69,6 +69,13 @@ def _policy(text: str) -> str:
     return text
 
 
+def _log_level(text: str) -> str:
+    level = text.lower()
+    if level not in {"debug", "info", "warning", "error"}:
+        raise ValueError("must be debug, info, warning or error")
+    return level
+
+
 def _base_url(text: str) -> str:
     if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", text):
         raise ValueError("must be an http(s) URL without query")
@@ -100,7 +107,7 @@ class Settings:
     public_url: str | None = setting(
         "How callers reach the API; unset: host and port", _base_url, None
     )
-    log_level: str = setting("debug, info, warning or error", str.lower, "info")
+    log_level: str = setting("debug, info, warning or error", _log_level, "info")
 
     default_runtime_type: str = setting("Runtime of avatars that name none", str, "avtr1")
     default_policy: str = setting("Policy of organisations that name none", _policy, "standard")

@@ -24,6 +24,7 @@ from service.ingest.jobs import Worker, WorkerLimits
 from service.ingest.pipeline import Ports
 from service.sealing import Sealer
 from service.settings import Settings, SettingsError
+from service.telemetry import ANALYSIS_RESTARTS
 from service.times import now_utc
 from storage.local import LocalStore
 from storage.store import AssetStore
@@ -68,8 +69,15 @@ async def open_base(settings: Settings, *, connections: int) -> AsyncIterator[Ba
             pool=pool,
             store=await stack.enter_async_context(LocalStore(settings.data_dir / "assets")),
             sealer=Sealer.with_keys(settings.secret_keys),
-            guard=AddressGuard(blocks=parse_allowed_blocks(settings.fetch_allow)),
+            guard=_guard(settings),
         )
+
+
+def _guard(settings: Settings) -> AddressGuard:
+    try:
+        return AddressGuard(blocks=parse_allowed_blocks(settings.fetch_allow))
+    except ValueError as exc:
+        raise SettingsError(f"GREENROOM_FETCH_ALLOW: {exc}") from exc
 
 
 @asynccontextmanager
@@ -103,6 +111,7 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
         children=inspect_concurrency(settings),
         models_dir=settings.models_dir,
     ) as analyzer:
+        ANALYSIS_RESTARTS.set_function(lambda: analyzer.restarts)
         limits = Limits(
             wall_s=settings.inspect_timeout_s, address_space_bytes=settings.decoder_memory_bytes
         )

@@ -21,6 +21,7 @@ from service.db.migrate import migrate, migrations
 from service.domain import Work
 from service.ids import new_id
 from service.settings import Settings
+from service.telemetry import POSTGRES_RESTARTS
 from service.times import now_utc
 
 DATABASE = "greenroom"
@@ -61,6 +62,7 @@ async def prepared(settings: Settings) -> AsyncIterator[tuple[Settings, str]]:
         if dsn is None:
             postgres = EmbeddedPostgres(data_dir / "postgres")
             await stack.enter_async_context(postgres)
+            POSTGRES_RESTARTS.set_function(lambda: postgres.restarts)
             dsn = await postgres.ensure_database(DATABASE)
         await migrate(dsn, await asyncio.to_thread(migrations))
         key = await _new_key(dsn)
@@ -107,4 +109,7 @@ def write_ready_file(path: Path, started: Started) -> None:
 
 def kinds_of(text: str) -> frozenset[Work]:
     """`fetch,inspect` as kinds of work; ValueError names what is none."""
-    return frozenset(Work(word.strip()) for word in text.split(",") if word.strip())
+    kinds = frozenset(Work(word.strip()) for word in text.split(",") if word.strip())
+    if not kinds:
+        raise ValueError("names no kind of work")
+    return kinds

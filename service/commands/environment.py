@@ -5,13 +5,27 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
+import asyncpg
 import typer
 import uvloop
 
+from service.db.embedded import EmbeddedPostgresError
+from service.db.migrate import MigrationError
 from service.logs import configure
 from service.settings import Settings, SettingsError
+from validators.analysis.weights import WeightsError
 
 USAGE = 2
+
+# errors that say themselves what to do: a traceback would only hide it
+SPOKEN = (SettingsError, EmbeddedPostgresError, MigrationError, WeightsError)
+# a database that is away or turns us down, or a port that is taken
+UNREACHABLE = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
 
 
 def settings_from_environ() -> Settings:
@@ -36,9 +50,11 @@ def fail(message: str, *, status: int = USAGE) -> NoReturn:
 
 
 def run(main: Coroutine[Any, Any, int]) -> NoReturn:
-    """Run a command's coroutine on uvloop and exit with its status."""
+    """Run a command's coroutine on uvloop; exit with its status, or with a sentence."""
     try:
         status = uvloop.run(main)
-    except SettingsError as exc:
+    except SPOKEN as exc:
         fail(str(exc))
+    except UNREACHABLE as exc:
+        fail(str(exc), status=1)
     raise typer.Exit(status)

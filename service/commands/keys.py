@@ -54,6 +54,9 @@ async def create(settings: Settings, wanted: Wanted) -> str:
                 conn, wanted.organisation, wanted.organisation, policy=wanted.policy
             )
             await keys.insert(conn, new, key)
+    except asyncpg.CheckViolationError as exc:
+        message = "wants 1 to 63 lower-case letters, digits, _ and -, or * for the platform"
+        raise SettingsError(f"{wanted.organisation!r} names no organisation: {message}") from exc
     finally:
         await conn.close()
     return key

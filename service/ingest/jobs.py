@@ -189,7 +189,8 @@ class Worker:
             run.attempts + 1,
             now,
             jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
-            deadline=run.source_expires_at,
+            # stored bytes do not expire with the URL that they came from
+            deadline=run.source_expires_at if work is Work.FETCH else None,
         )
         if again is None or not error.retryable:
             await self._give_up(work, run, error)

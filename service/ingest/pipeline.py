@@ -5,10 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
+
+import structlog
 
 from service.db import assets
 from service.db.assets import Progress
-from service.db.types import Pool
+from service.db.types import DATABASE_AWAY, Pool
 from service.domain import Run
 from service.errors import (
     FailureCode,
@@ -26,6 +29,8 @@ from storage.store import AssetStore, StoredAsset, StoreError, StoreUnavailableE
 from validators.facts import Kind
 from validators.inspect import Tools, inspect
 from validators.policy import POLICIES, PolicyName
+
+log = structlog.get_logger()
 
 PROGRESS_INTERVAL_S = 0.5
 
@@ -57,13 +62,22 @@ async def fetch(run: Run, ports: Ports) -> None:
     async with ports.pool.acquire() as conn:
         await assets.begin_blob(conn, run, blob_id=blob_id, key=key)
     stored = await _stream(run, ports, ports.sealer.open(sealed), key)
+    try:
+        kept = await _keep(run, ports, blob_id, stored)
+    except assets.ClaimLostError:  # whoever overtook us may have forgotten this key already
+        await _erase(ports, blob_id, key)
+        raise
+    if kept != blob_id:
+        await _clear_abandoned(run, ports)
+
+
+async def _keep(run: Run, ports: Ports, blob_id: UUID, stored: StoredAsset) -> UUID:
     async with ports.pool.acquire() as conn:
         now = ports.clock()
         async with unit_of_work(conn, now=now) as work:
             kept = await assets.finish_blob(conn, run, blob_id, stored)
             await settle_stored(work, run, kept, stored, now=now)
-    if kept != blob_id:
-        await _clear_abandoned(run, ports)
+            return kept
 
 
 async def _stream(run: Run, ports: Ports, url: str, key: str) -> StoredAsset:
@@ -89,9 +103,18 @@ async def _clear_abandoned(run: Run, ports: Ports) -> None:
     async with ports.pool.acquire() as conn:
         left = await assets.abandoned_blobs(conn, run.asset_id)
     for blob_id, key in left:
+        await _erase(ports, blob_id, key)
+
+
+async def _erase(ports: Ports, blob_id: UUID, key: str) -> None:
+    """Delete an object and forget it; while the store is away its row stays, to be found again."""
+    try:
         await ports.store.delete(key)
-        async with ports.pool.acquire() as conn:
-            await assets.forget_blob(conn, blob_id)
+    except StoreUnavailableError as exc:
+        log.warning("object_left_behind", key=key, error=repr(exc))
+        return
+    async with ports.pool.acquire() as conn:
+        await assets.forget_blob(conn, blob_id)
 
 
 async def judge(run: Run, ports: Ports) -> None:
@@ -151,9 +174,9 @@ async def _reporting(run: Run, ports: Ports, stage: str, unit: str) -> AsyncIter
 
 
 async def _keep_reporting(run: Run, pool: Pool, report: _Report) -> None:
-    """Write progress down. Stops quietly once the claim is lost: the run hears it itself."""
+    """Write progress down. Stops quietly when that fails: what matters, the run hears itself."""
     kept = None
-    with contextlib.suppress(assets.ClaimLostError, OSError):
+    with contextlib.suppress(assets.ClaimLostError, *DATABASE_AWAY):
         while True:
             if kept != report.newest:
                 kept = report.newest

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
-from service.db import assets, avatars
+from service.db import assets, avatars, jobs
 from service.db.types import Conn
 from service.domain import (
     Cause,
@@ -16,6 +16,7 @@ from service.domain import (
     Run,
     Settlement,
     Status,
+    Work,
     sentence,
     settle,
 )
@@ -31,9 +32,10 @@ from validators.verdict import Verdict
 async def settle_stored(
     work: UnitOfWork, run: Run, blob_id: UUID, stored: StoredAsset, *, now: datetime
 ) -> None:
-    """The bytes are durable: say so, and move the avatars on."""
+    """The bytes are durable: say so, have them inspected, and move the avatars on."""
     using = await avatars.lock_those_using(work.conn, run.asset_id)
     await assets.keep_stored(work.conn, run, blob_id)
+    await jobs.enqueue(work.conn, Work.INSPECT, [run.asset_id])
     said = data.AssetStored(
         asset=str(run.asset_id),
         kind=run.kind,
