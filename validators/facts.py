@@ -45,6 +45,17 @@ class StreamFacts:
     packets: int = 0  # that a decoder is asked to show: discarded pre-roll does not count
     promised_packets: int | None = None  # in the sample table, where the container has one
 
+    @property
+    def display_size(self) -> tuple[int, int]:
+        """Width and height as a viewer sees them: turned, the width stretched to square pixels."""
+        width, height = round((self.width or 0) * self.sample_aspect), self.height or 0
+        return (height, width) if self.rotation_deg % 180 else (width, height)
+
+    @property
+    def shown(self) -> bool:
+        """Whether a player would show or play it: cover art and empty streams are neither."""
+        return not self.attached_picture and (self.packets > 0 or bool(self.promised_packets))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerFacts:
@@ -53,6 +64,19 @@ class ContainerFacts:
     format: str
     declared_duration_s: float | None
     streams: tuple[StreamFacts, ...]
+
+    @property
+    def video(self) -> tuple[StreamFacts, ...]:
+        """The real video streams; the first is the one that is judged."""
+        return self._shown(StreamType.VIDEO)
+
+    @property
+    def audio(self) -> tuple[StreamFacts, ...]:
+        """The non-empty audio streams; the first is the one that is judged."""
+        return self._shown(StreamType.AUDIO)
+
+    def _shown(self, wanted: StreamType) -> tuple[StreamFacts, ...]:
+        return tuple(s for s in self.streams if s.type is wanted and s.shown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +87,10 @@ class TrackFacts:
     end_s: float  # end of the last sample
     units: int  # frames of video, packets of audio that decoded
 
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeFacts:
@@ -72,6 +100,13 @@ class DecodeFacts:
     capped: bool  # True: decoding stopped past the upper limit; durations are lower bounds
     video: TrackFacts | None = None
     audio: TrackFacts | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """From the first sample shown or heard to the end of the last; 0 where none decoded."""
+        tracks = [track for track in (self.video, self.audio) if track is not None]
+        starts, ends = [t.start_s for t in tracks], [t.end_s for t in tracks]
+        return max(ends) - min(starts) if tracks else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,38 @@
+"""An analyzer without models: it reads its pipes to their ends and answers as it was told."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from validators.analysis.wire import Analysis, AnalysisRequest
+
+CHUNK_BYTES = 1 << 16
+
+
+def drain(fd: int) -> bytes:
+    with os.fdopen(fd, "rb") as pipe:
+        return pipe.read()
+
+
+@dataclass
+class FakeAnalyzer:
+    """Keeps what it was asked and what came through; *error* is raised instead of an answer."""
+
+    answer: Analysis = field(default_factory=Analysis)
+    error: Exception | None = None
+    reads: bool = True  # False: hangs up at once
+    requests: list[AnalysisRequest] = field(default_factory=list)
+    received: list[bytes] = field(default_factory=list)
+
+    async def analyze(self, request: AnalysisRequest, fds: Sequence[int]) -> Analysis:
+        self.requests.append(request)
+        if self.error is not None or not self.reads:
+            for fd in fds:
+                os.close(fd)
+        else:
+            reading = (asyncio.to_thread(drain, fd) for fd in fds)
+            self.received += await asyncio.gather(*reading)
+        if self.error is not None:
+            raise self.error
+        return self.answer

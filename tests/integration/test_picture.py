@@ -1,0 +1,120 @@
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests import media
+from tests.fakes.analyzer import drain
+from validators.facts import PictureFacts
+from validators.media.picture import Picture, decode_picture, parse
+from validators.media.sandbox import Sandbox
+from validators.media.signature import read_signature
+
+SANDBOX = Sandbox()
+
+
+async def look(path: Path, *, max_pixels: int = 50_000_000) -> tuple[Picture, bytes]:
+    signature = await asyncio.to_thread(read_signature, path)
+    assert signature is not None
+    opened: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
+    read, write = os.pipe()
+    reading = asyncio.create_task(asyncio.to_thread(drain, read))
+    await decode_picture(
+        path, signature, SANDBOX, max_pixels=max_pixels, frame_fd=write, opened=opened
+    )
+    return await opened, await reading
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif"])
+async def test_a_picture_becomes_one_frame(tmp_path: Path, name: str) -> None:
+    picture, frame = await look(media.still(tmp_path / name))
+    assert picture == Picture(facts=PictureFacts(width=64, height=48), frame=(64, 48))
+    assert len(frame) == 64 * 48 * 3
+    assert max(frame[:30]) < 60
+    assert min(frame[64 * 3 - 30 : 64 * 3]) > 150
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "I;16"])
+async def test_every_mode_of_a_png_becomes_colour(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.png"
+    if mode == "I;16":
+        deep = Image.new("I", (64, 48), 200 * 257)
+        deep.paste(20 * 257, (0, 0, 32, 48))
+        deep.convert("I;16").save(path)
+    else:
+        media.still(path, mode=mode)
+    picture, frame = await look(path)
+    assert picture.unreadable is None
+    assert max(frame[:30]) < 60
+    assert min(frame[64 * 3 - 30 : 64 * 3]) > 150
+
+
+async def test_cmyk_is_not_inverted(tmp_path: Path) -> None:
+    _, frame = await look(media.still(tmp_path / "a.jpg", mode="CMYK"))
+    assert max(frame[:30]) < 60
+
+
+async def test_what_is_transparent_shows_paper(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 48), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    _, frame = await look(tmp_path / "a.png")
+    assert set(frame) == {255}
+
+
+async def test_blue_comes_first(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), (10, 20, 30)).save(tmp_path / "a.png")
+    _, frame = await look(tmp_path / "a.png")
+    assert frame[:3] == bytes([30, 20, 10])
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+async def test_the_camera_s_orientation_is_applied(tmp_path: Path, name: str) -> None:
+    picture, frame = await look(media.still(tmp_path / name, orientation=6))
+    assert picture.facts == PictureFacts(width=48, height=64)
+    assert picture.frame == (48, 64)
+    assert max(frame[: 48 * 3]) < 60  # dark was left: turned clockwise it is above
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+async def test_a_large_picture_is_scaled_and_its_own_size_told(tmp_path: Path, name: str) -> None:
+    picture, frame = await look(media.still(tmp_path / name, size=(4000, 3000)))
+    assert picture.facts == PictureFacts(width=4000, height=3000)
+    assert picture.frame == (1280, 960)
+    assert len(frame) == 1280 * 960 * 3
+
+
+async def test_a_picture_over_the_cap_is_measured_and_not_decoded(tmp_path: Path) -> None:
+    picture, frame = await look(media.still(tmp_path / "a.png"), max_pixels=64 * 48 - 1)
+    assert picture == Picture(facts=PictureFacts(width=64, height=48))
+    assert frame == b""
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+async def test_the_frames_of_an_animation_are_counted(tmp_path: Path, name: str) -> None:
+    picture, frame = await look(media.animated(tmp_path / name))
+    assert picture.facts == PictureFacts(width=64, height=48, frames=3)
+    assert len(frame) == 64 * 48 * 3
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+async def test_a_truncated_picture_is_unreadable(tmp_path: Path, name: str) -> None:
+    whole = tmp_path / f"whole{Path(name).suffix}"
+    Image.effect_noise((400, 400), 80).convert("RGB").save(whole)
+    picture, frame = await look(media.truncated(tmp_path / name, whole, 0.6))
+    assert picture.unreadable
+    assert picture.frame is None
+    assert frame == b""
+
+
+async def test_a_header_that_lies_about_its_size_is_unreadable(tmp_path: Path) -> None:
+    data = bytearray(media.still(tmp_path / "a.png").read_bytes())
+    data[16:20] = (5000).to_bytes(4)
+    (tmp_path / "b.png").write_bytes(data)
+    picture, _ = await look(tmp_path / "b.png")
+    assert picture.unreadable
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"[]", b'{"width": "wide"}', b'{"unreadable": "x"}'])
+def test_senseless_words_of_the_child_are_an_unreadable_picture(line: bytes) -> None:
+    assert parse(line).unreadable

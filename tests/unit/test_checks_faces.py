@@ -1,0 +1,108 @@
+from dataclasses import replace
+
+import pytest
+
+from tests.facts import FACE, IMAGE, VIDEO, the
+from validators.facts import Face, FaceFacts, Facts, FrameFacts
+from validators.verdict import Code, Outcome
+
+BESIDE = replace(FACE, left=0.7, width=0.1, height=0.2)
+FAINT = replace(BESIDE, confidence=0.65, confirmation=None)
+UNSURE = replace(BESIDE, confirmation=0.3)
+
+
+def seen(*frames: tuple[Face, ...]) -> Facts:
+    """Five frames a second, the rest of ten seconds filled with the main face alone."""
+    shown = [*frames, *[(FACE,)] * (50 - len(frames))]
+    facts = FaceFacts(
+        frames=tuple(FrameFacts(time_s=n / 5, faces=faces) for n, faces in enumerate(shown)),
+        interval_s=0.2,
+    )
+    return replace(VIDEO, faces=facts)
+
+
+def everywhere(*faces: Face) -> Facts:
+    return seen(*[faces] * 50)
+
+
+def test_one_face_all_the_time_passes() -> None:
+    facts = everywhere(FACE)
+    for code in (Code.NO_FACE, Code.FACE_MISSING, Code.MULTIPLE_FACES, Code.FACE_CUT_OFF):
+        assert the(code, facts).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    "face",
+    [
+        replace(FACE, confirmation=0.5),
+        replace(FACE, confidence=0.7),
+        replace(FACE, confirmation=None),
+    ],
+    ids=["denied", "faint", "never confirmed"],
+)
+def test_a_face_that_no_network_is_sure_of_is_none(face: Face) -> None:
+    facts = everywhere(face)
+    assert the(Code.NO_FACE, facts).outcome is Outcome.FAIL
+    assert the(Code.FACE_MISSING, facts).outcome is Outcome.SKIPPED
+
+
+def test_no_box_at_all_is_no_face() -> None:
+    assert the(Code.NO_FACE, everywhere()).outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("missing", "outcome"),
+    [(1, Outcome.PASS), (2, Outcome.WARN), (5, Outcome.WARN), (6, Outcome.FAIL)],
+)
+def test_the_share_without_the_face_is_graded(missing: int, outcome: Outcome) -> None:
+    finding = the(Code.FACE_MISSING, seen(*[()] * missing))
+    assert finding.outcome is outcome
+    assert finding.ranges == ((0.0, round(missing / 5, 2)),)
+
+
+def test_a_sure_second_face_counts_in_a_single_frame() -> None:
+    finding = the(Code.MULTIPLE_FACES, seen((FACE,), (FACE, BESIDE)))
+    assert (finding.outcome, finding.value) == (Outcome.FAIL, 0.2)
+    assert finding.ranges == ((0.2, 0.4),)
+
+
+@pytest.mark.parametrize(("frames", "outcome"), [(2, Outcome.PASS), (3, Outcome.FAIL)])
+@pytest.mark.parametrize("second", [FAINT, UNSURE], ids=["faint", "denied"])
+def test_a_faint_second_face_counts_when_it_is_seen_again(
+    second: Face, frames: int, outcome: Outcome
+) -> None:
+    facts = seen(*[(FACE, second)] * frames)
+    assert the(Code.MULTIPLE_FACES, facts).outcome is outcome
+
+
+def test_a_second_box_on_the_main_face_is_the_same_face() -> None:
+    nose = replace(FACE, left=0.45, top=0.4, width=0.08, height=0.1)
+    assert the(Code.MULTIPLE_FACES, everywhere(FACE, nose)).outcome is Outcome.PASS
+
+
+def test_the_main_face_is_the_largest_sure_one() -> None:
+    poster = replace(FACE, left=0.0, width=0.35, height=0.9, confidence=0.62)
+    finding = the(Code.FACE_TOO_SMALL, seen((poster, FACE)))
+    assert finding.value == FACE.height
+
+
+@pytest.mark.parametrize(
+    ("height", "outcome"), [(0.07, Outcome.FAIL), (0.1, Outcome.WARN), (0.16, Outcome.PASS)]
+)
+def test_the_height_of_the_face_is_graded(height: float, outcome: Outcome) -> None:
+    facts = everywhere(replace(FACE, height=height))
+    assert the(Code.FACE_TOO_SMALL, facts).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("left", "outcome"), [(0.0, Outcome.PASS), (-0.02, Outcome.WARN), (-0.1, Outcome.FAIL)]
+)
+def test_a_face_over_the_edge_is_cut_off(left: float, outcome: Outcome) -> None:
+    assert the(Code.FACE_CUT_OFF, everywhere(replace(FACE, left=left))).outcome is outcome
+
+
+def test_a_picture_has_no_times() -> None:
+    two = FaceFacts(frames=(FrameFacts(time_s=0, faces=(FACE, BESIDE)),), interval_s=0)
+    finding = the(Code.MULTIPLE_FACES, replace(IMAGE, faces=two))
+    assert (finding.outcome, finding.ranges) == (Outcome.FAIL, ())
+    assert finding.message == "A second face shows."

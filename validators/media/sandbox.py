@@ -1,0 +1,230 @@
+"""Media tools at arm's length: confined, in their own process group, with a deadline.
+
+A tool's exit status is a result for the caller to judge, because a broken medium makes a tool
+fail. An error is what no medium may cause: death by a signal, a tool that does not start, a
+deadline that passes.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from validators.errors import ToolCrashedError, ToolTimeoutError
+
+CONFINE = Path(__file__).with_name("confine.py")
+NOT_STARTED = 127
+CHUNK_BYTES = 1 << 16
+STDERR_BYTES = 1 << 13  # of its end: the last words say why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one run may use. Files are for reading: everything leaves through pipes."""
+
+    wall_s: float = 60
+    cpu_s: int = 120  # over all threads
+    address_space_bytes: int = 2 << 30
+    file_bytes: int = 0
+    open_files: int = 64
+    stdout_bytes: int = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A run that ended by itself, or was stopped because it wrote more than it may."""
+
+    status: int  # the exit status; minus SIGPIPE where a reader of its pipes went away
+    stdout: bytes
+    stderr: str
+    overflowed: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status == 0 and not self.overflowed
+
+
+def tool_name(name: str) -> str:
+    """How *name* is started: the path in FFMPEG or FFPROBE where that is set, else from PATH."""
+    return os.environ.get(name.upper()) or name
+
+
+def find_tool(name: str) -> Path:
+    """Where *name* is. Raises ToolCrashedError where it is not; for checks before work begins."""
+    wanted = tool_name(name)
+    found = shutil.which(wanted)
+    if found is None:
+        raise ToolCrashedError(f"{wanted} not found: install ffmpeg or set {name.upper()}")
+    return Path(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """Runs tools under the same limits. Holds nothing between runs and may be shared."""
+
+    limits: Limits = field(default_factory=Limits)
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        pass_fds: Sequence[int] = (),
+        on_stdout: Callable[[bytes], None] | None = None,
+    ) -> Completed:
+        """Run *argv* to its end; the tool inherits *pass_fds* under their own numbers.
+
+        Takes *pass_fds* over: they are closed here as soon as the tool has them, or on any
+        error. *on_stdout* sees every chunk as it arrives. Raises ToolTimeoutError and
+        ToolCrashedError; on these, on cancellation and on overflow the whole group is killed.
+        """
+        async with AsyncExitStack() as ours:
+            handed = ours.enter_context(_held(pass_fds))
+            directory = await ours.enter_async_context(private_directory())
+            process = await self._start(argv, directory, pass_fds)
+            handed.close()
+            return await self._finish(process, argv[0], on_stdout)
+
+    async def _start(self, argv: Sequence[str], directory: str, pass_fds: Sequence[int]) -> Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(CONFINE)),
+                *(f"parent={os.getpid()}", *self._settings(), "--", *argv),
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+                cwd=directory,
+                env=closed_environment(),
+            )
+        except OSError as exc:
+            raise ToolCrashedError(f"{argv[0]} could not be started") from exc
+
+    def _settings(self) -> list[str]:
+        names = ("address_space_bytes", "cpu_s", "file_bytes", "open_files")
+        return [f"{name}={getattr(self.limits, name)}" for name in names]
+
+    async def _finish(
+        self, process: Process, tool: str, on_stdout: Callable[[bytes], None] | None
+    ) -> Completed:
+        stdout = _Gathered(limit=self.limits.stdout_bytes, on_chunk=on_stdout)
+        stderr = _Gathered(limit=STDERR_BYTES, tail=True)
+        try:
+            async with asyncio.timeout(self.limits.wall_s):
+                await _drain(process, stdout, stderr)
+        except TimeoutError as exc:
+            raise ToolTimeoutError(f"{tool} ran past {self.limits.wall_s:g} s") from exc
+        finally:
+            await _end(process)
+        said = stderr.text()
+        _expect_own_end(process, tool, said, overflowed=stdout.overflowed)
+        return Completed(
+            status=process.returncode or 0,
+            stdout=bytes(stdout.data),
+            stderr=said,
+            overflowed=stdout.overflowed,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Gathered:
+    """What one pipe gave: the beginning up to a limit, or with `tail` the end."""
+
+    limit: int
+    tail: bool = False
+    on_chunk: Callable[[bytes], None] | None = None
+    overflowed: bool = False
+    data: bytearray = field(default_factory=bytearray)
+
+    def add(self, chunk: bytes) -> None:
+        self.data += chunk
+        if len(self.data) > self.limit:
+            self.overflowed = True
+            surplus = slice(None, -self.limit) if self.tail else slice(self.limit, None)
+            del self.data[surplus]
+        if self.on_chunk is not None:
+            self.on_chunk(chunk)
+
+    def text(self) -> str:
+        return self.data.decode(errors="replace")
+
+
+async def _drain(process: Process, stdout: _Gathered, stderr: _Gathered) -> None:
+    """Read both pipes at once, or a tool that fills one would wait for ever."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_gather(process.stderr, stderr, process))
+        group.create_task(_gather(process.stdout, stdout, process))
+    await process.wait()
+
+
+async def _gather(pipe: asyncio.StreamReader | None, gathered: _Gathered, process: Process) -> None:
+    if pipe is None:
+        raise TypeError("the process was started without its pipes")
+    while chunk := await pipe.read(CHUNK_BYTES):
+        gathered.add(chunk)
+        if gathered.overflowed and not gathered.tail:
+            _kill(process)
+            return
+
+
+async def _end(process: Process) -> None:
+    """Nothing of the tool outlives its run, whatever ended it.
+
+    Its pipes are read to their ends: asyncio would keep one with unread bytes open for ever.
+    """
+    if process.returncode is None:
+        _kill(process)
+    for pipe in (process.stdout, process.stderr):
+        while pipe is not None and await pipe.read(CHUNK_BYTES):
+            pass
+    await process.wait()
+
+
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):  # it ended between our look and our kill
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _expect_own_end(process: Process, tool: str, said: str, *, overflowed: bool) -> None:
+    status = process.returncode or 0
+    if status == NOT_STARTED and said.startswith("confine:"):
+        raise ToolCrashedError(said.strip())
+    if overflowed or status >= 0 or status == -signal.SIGPIPE:
+        return
+    if status == -signal.SIGXCPU:
+        raise ToolTimeoutError(f"{tool} used up its processor time")
+    raise ToolCrashedError(f"{tool} died of {signal.Signals(-status).name}")
+
+
+def closed_environment() -> dict[str, str]:
+    """Nothing of ours: no credentials, no settings, no interpreter options."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "2",  # or every thread's arena eats address space
+    }
+
+
+def _held(fds: Sequence[int]) -> ExitStack:
+    """Closes *fds* once, when it is closed or left."""
+    held = ExitStack()
+    for fd in fds:
+        held.callback(os.close, fd)
+    return held
+
+
+@asynccontextmanager
+async def private_directory() -> AsyncIterator[str]:
+    """An empty directory of our own to run in, so that a relative name finds nothing."""
+    making = asyncio.ensure_future(asyncio.to_thread(tempfile.mkdtemp, prefix="greenroom-"))
+    try:
+        yield await asyncio.shield(making)  # the thread goes on when we are cancelled
+    finally:
+        await asyncio.to_thread(shutil.rmtree, await making, ignore_errors=True)
