@@ -68,6 +68,13 @@ class Worker:
     kinds: frozenset[Work]
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    turns: dict[Work, asyncio.Semaphore] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # PgQueuer hands out two jobs at least; a decoder must not wait for an analysis child
+        self.turns = {
+            work: asyncio.Semaphore(limit) for work, limit in self.limits.concurrency.items()
+        }
 
     async def run(self) -> None:
         """Work until `drain` is called; returns when everything in hand is ended or handed back."""
@@ -128,7 +135,13 @@ class Worker:
         manager.shutdown.set()
 
     async def handle(self, work: Work, asset_id: UUID) -> None:
-        """One job: claim, work, and end in one of the ways above."""
+        """One job: wait for a turn, claim, work, and end in one of the ways above."""
+        async with self.turns[work]:
+            if self.draining.is_set():
+                raise RetryRequested(reason="stopping")
+            await self._claim_and_work(work, asset_id)
+
+    async def _claim_and_work(self, work: Work, asset_id: UUID) -> None:
         async with self.ports.pool.acquire() as conn:
             run = await assets.start_run(conn, asset_id, work, now=self.ports.clock())
         if run is None:
