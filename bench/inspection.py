@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -75,7 +76,7 @@ async def main(paths: list[Path]) -> None:
         await inspect(paths[0], likely_kind(read_signature(paths[0])), STANDARD, tools)
         start_s = spent() - before
         for path in paths:
-            plain = median_cpu_s(lambda path=path: decode(path))
+            plain = median_cpu_s(partial(decode, path))
             kind = likely_kind(read_signature(path))
             ours = await inspection_cpu_s(path, kind, tools)
             cells = (f"{plain:.2f}", f"{ours:.2f}", f"{ours - plain:+.2f}", f"{ours / plain:.1f}")

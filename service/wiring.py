@@ -29,9 +29,10 @@ from service.times import now_utc
 from storage.local import LocalStore
 from storage.store import AssetStore
 from validators.analysis.client import Analyzer
+from validators.errors import ToolCrashedError
 from validators.facts import Kind
 from validators.inspect import Tools
-from validators.media.sandbox import Limits, Sandbox
+from validators.media.sandbox import Limits, Sandbox, find_tool
 
 API_CONNECTIONS = 20
 WORKER_CONNECTIONS = 30
@@ -103,19 +104,33 @@ async def open_api(
 
 
 @asynccontextmanager
-async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
-    """What `validators` needs to inspect: a sandbox and supervised analysis children."""
+async def open_tools(settings: Settings, *, used: bool = True) -> AsyncIterator[Tools]:
+    """What `validators` needs to inspect: a sandbox and supervised analysis children.
+
+    Raises SettingsError when they are to be *used* and ffmpeg or model weights are missing.
+    """
     async with Analyzer(
         timeout_s=settings.inspect_timeout_s,
         memory_bytes=settings.analysis_memory_bytes,
         children=inspect_concurrency(settings),
         models_dir=settings.models_dir,
     ) as analyzer:
+        if used and (trouble := await analyzer.trouble() or await _tools_missing()):
+            raise SettingsError(trouble)
         ANALYSIS_RESTARTS.set_function(lambda: analyzer.restarts)
         limits = Limits(
             wall_s=settings.inspect_timeout_s, address_space_bytes=settings.decoder_memory_bytes
         )
         yield Tools(sandbox=Sandbox(limits=limits), analyzer=analyzer)
+
+
+async def _tools_missing() -> str | None:
+    try:
+        for tool in ("ffmpeg", "ffprobe"):
+            await asyncio.to_thread(find_tool, tool)
+    except ToolCrashedError as exc:
+        return str(exc)
+    return None
 
 
 @asynccontextmanager
@@ -124,7 +139,7 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
     settings = base.settings
     async with (
         Fetcher(guard=base.guard, limits=_fetch_limits(settings)) as fetcher,
-        open_tools(settings) as tools,
+        open_tools(settings, used=Work.INSPECT in kinds) as tools,
     ):
         ports = Ports(
             pool=base.pool,

@@ -105,6 +105,7 @@ def parse(model: type[Body], raw: bytes) -> Body:
 
 def _refusal(error: ErrorDetails) -> ApiError:
     param = ".".join(str(part) for part in error["loc"]) or None
+    message = f"{error['msg']}.".replace("..", ".")
     match error["type"]:
         case "json_invalid":
             return ApiError(
@@ -113,14 +114,12 @@ def _refusal(error: ErrorDetails) -> ApiError:
         case "missing":
             code = "missing_field"
         case "extra_forbidden":
-            code = "unknown_field"
+            code, message = "unknown_field", "This field is not known here."
         case own if own in _OWN_CODES:
             code = own
         case _:
             code = "invalid_field"
-    return ApiError(
-        ErrorType.UNPROCESSABLE, code, f"{error['msg']}.".replace("..", "."), param=param
-    )
+    return ApiError(ErrorType.UNPROCESSABLE, code, message, param=param)
 
 
 _PROFILE_STATUS = {
@@ -165,10 +164,15 @@ def _progress_of(assets: Iterable[Asset]) -> dict[str, Any] | None:
 def _progress(progress: Progress) -> dict[str, Any]:
     return {
         "stage": progress.stage,
-        "done": progress.done,
-        "total": progress.total,
+        "done": _rounded(progress.done),
+        "total": _rounded(progress.total),
         "unit": progress.unit,
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    """To the millisecond; a decoder's times carry noise beyond that."""
+    return None if value is None else round(value, 3)
 
 
 def _source(role: str, asset: Asset) -> dict[str, Any]:
