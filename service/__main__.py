@@ -15,7 +15,7 @@ from service.commands import demo as demo_command
 from service.commands import dev as dev_command
 from service.commands import keys as keys_command
 from service.commands import models as models_command
-from service.commands.environment import fail, quiet, run, settings_from_environ
+from service.commands.environment import fail, quiet, run, settings_from_environ, stop_on_sigterm
 from service.commands.serving import drain_on_signals, serve
 from service.db.migrate import migrate as apply_migrations
 from service.db.migrate import migrations
@@ -46,6 +46,7 @@ def demo(
     console = Console(stderr=as_json)
 
     async def main() -> int:
+        stop_on_sigterm()
         try:
             return await demo_command.demo(settings, console, as_json=as_json)
         except demo_command.DemoError as exc:

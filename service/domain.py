@@ -119,7 +119,7 @@ def settle(sources: Sequence[SourceOutcome]) -> Settlement:
         return Settlement(status=Status.INSPECTING)
     if states == {AssetState.READY}:
         return Settlement(status=Status.FITTING)
-    codes = tuple(code for source in sources for code in source.codes)
+    codes = tuple(dict.fromkeys(code for source in sources for code in source.codes))
     return Settlement(status=Status.FAILED, cause=_cause(sources), codes=codes)
 
 

@@ -4,6 +4,7 @@ IngestError             no verdict could be reached; `who` must act
  |- SourceError         the caller or the source's owner: the URL, or what it led to
  |- CallerError         the caller: something else that the request names
  |- UnavailableError    nobody: a part of ours is away, and we try again later
+ |   `- HostBusyError   nobody: other fetches wait for the same host; it counts as no attempt
  `- InternalError       we: it is reported, and its cause never leaves the log
 
 Codes are public API: added, never renamed. `detail` is fit for the public, so it holds no query
@@ -119,9 +120,7 @@ class IngestError(Exception):
     @property
     def retryable(self) -> bool:
         """Whether the same source may do better later."""
-        if self.code is FailureCode.SOURCE_HTTP_ERROR:
-            return self.status is not None and _passing(self.status)
-        return FAILURES[self.code].retryable
+        return may_pass(self.code, self.status)
 
 
 class SourceError(IngestError):
@@ -140,8 +139,26 @@ class UnavailableError(IngestError):
         return True
 
 
+class HostBusyError(UnavailableError):
+    """Too many of our fetches wait for this host already; this one did not begin to wait.
+
+    It says nothing of the source, so it is no attempt: try again in a few seconds. A fetch that
+    waited would hold a worker's turn, and one slow host would hold them all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(FailureCode.SOURCE_TIMEOUT, "too many fetches wait for its server")
+
+
 class InternalError(IngestError):
     """Our fault, and trying again does not help."""
+
+
+def may_pass(code: FailureCode, status: int | None) -> bool:
+    """Whether this failure, with the source's HTTP *status* if there was one, may pass."""
+    if code is FailureCode.SOURCE_HTTP_ERROR:
+        return status is not None and _passing(status)
+    return FAILURES[code].retryable
 
 
 def _passing(status: int) -> bool:

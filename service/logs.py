@@ -5,8 +5,24 @@ Tracebacks go without local variables: those hold keys and signed URLs.
 
 import logging
 import sys
+import traceback
 
 import structlog
+
+
+def story_of(exc: BaseException) -> str:
+    """What happened, fit for a log: types and places along the chain of causes.
+
+    Never their texts: those of HTTP and database libraries quote URLs, headers and rows.
+    """
+    story = []
+    cause: BaseException | None = exc
+    while cause is not None:
+        last = traceback.extract_tb(cause.__traceback__)[-1:]
+        place = f" in {last[0].name}, line {last[0].lineno} of {last[0].filename}" if last else ""
+        story.append(f"{type(cause).__name__}{place}")
+        cause = cause.__cause__ or cause.__context__
+    return "; from ".join(story)
 
 
 def configure(level: str, *, terminal: bool) -> None:

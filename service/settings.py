@@ -147,7 +147,7 @@ class Settings:
         for f in fields(cls):
             name = PREFIX + f.name.upper()
             unknown.discard(name)
-            if name not in environ:
+            if not environ.get(name):
                 continue
             try:
                 values[f.name] = f.metadata["parse"](environ[name])

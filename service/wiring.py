@@ -4,15 +4,16 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import asyncpg
 from aiohttp import web
 
 from service.api.context import CONTEXT, Context
-from service.api.middleware import MIDDLEWARES
+from service.api.middleware import MIDDLEWARES, stamp
 from service.api.routes import ROUTES
+from service.db.direct import is_direct
 from service.db.migrate import migrations, pending
 from service.db.types import Pool
 from service.domain import Work
@@ -36,6 +37,7 @@ from validators.media.sandbox import Limits, Sandbox, find_tool
 
 API_CONNECTIONS = 20
 WORKER_CONNECTIONS = 30
+COMMAND_TIMEOUT_S = 60.0  # no statement of ours waits this long for anything but a dead server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class Base:
     """What the API and the workers of one process share."""
 
     settings: Settings
-    dsn: str
+    dsn: str = field(repr=False)
     pool: Pool
     store: AssetStore
     sealer: Sealer
@@ -59,11 +61,21 @@ async def open_base(settings: Settings, *, connections: int) -> AsyncIterator[Ba
         raise SettingsError("GREENROOM_SECRET_KEYS: not set; `greenroom keys secret` makes one")
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
-            asyncpg.create_pool(settings.database_url, min_size=1, max_size=connections)
+            asyncpg.create_pool(
+                settings.database_url,
+                min_size=1,
+                max_size=connections,
+                command_timeout=COMMAND_TIMEOUT_S,
+            )
         )
         async with pool.acquire() as conn:
             if lacking := await pending(conn, await asyncio.to_thread(migrations)):
                 raise SettingsError(f"run `greenroom migrate` first: {', '.join(lacking)}")
+        if not await is_direct(pool):
+            raise SettingsError(
+                "GREENROOM_DATABASE_URL: leads to a transaction pooler, where LISTEN is lost;"
+                " give the address of Postgres itself"
+            )
         yield Base(
             settings=settings,
             dsn=settings.database_url,
@@ -100,6 +112,7 @@ async def open_api(
             draining=draining,
         )
         app.add_routes(ROUTES)
+        app.on_response_prepare.append(stamp)
         yield app
 
 
@@ -158,7 +171,7 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
 
 
 def inspect_concurrency(settings: Settings) -> int:
-    return settings.inspect_concurrency or os.cpu_count() or 1
+    return settings.inspect_concurrency or len(os.sched_getaffinity(0))
 
 
 def _fetch_limits(settings: Settings) -> FetchLimits:

@@ -20,6 +20,7 @@ from service.db.types import Pool
 from service.ids import new_id
 from service.settings import Settings
 from service.wiring import Base, open_api, open_base
+from storage.store import AssetStore
 from tests.rows import NOW, ORGANISATION, add_organisation
 
 PUBLIC_URL = "https://greenroom.example"
@@ -85,11 +86,15 @@ class EnvelopeTestServer(TestServer):
 
 
 @asynccontextmanager
-async def running_api(settings: Settings) -> AsyncIterator[Api]:
+async def running_api(settings: Settings, *, store: AssetStore | None = None) -> AsyncIterator[Api]:
     draining = asyncio.Event()
     async with (
-        open_base(settings, connections=10) as base,
-        open_api(base, public_url=PUBLIC_URL, draining=draining) as app,
+        open_base(settings, connections=10) as opened,
+        open_api(
+            base := replace(opened, store=store or opened.store),
+            public_url=PUBLIC_URL,
+            draining=draining,
+        ) as app,
         TestClient(EnvelopeTestServer(app)) as client,
     ):
         yield Api(client=client, base=base, draining=draining, key=await add_key(base.pool))

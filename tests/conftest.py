@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
+import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from service.db.embedded import EmbeddedPostgres
@@ -32,6 +33,7 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
 def logs() -> None:
     """Log as in production: a renderer that reads source files would block the event loop."""
     configure("info", terminal=False)
+    structlog.configure(cache_logger_on_first_use=False)  # so that a test can look at records
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,7 @@ async def signed_bytes(request: web.Request) -> web.StreamResponse:
 async def _send(
     request: web.Request, response: web.StreamResponse, ctx: Context, key: str
 ) -> web.StreamResponse:
+    """Stream the bytes. Once they have begun, a fault of the store can only cut the connection."""
     try:
         async for chunk in ctx.store.open(key):
             if not response.prepared:
@@ -60,6 +61,8 @@ async def _send(
             await response.write(chunk)
     except AssetNotFoundError as exc:
         raise not_found("asset") from exc
+    if not response.prepared:  # of no bytes
+        await response.prepare(request)
     await response.write_eof()
     return response
 

@@ -1,6 +1,5 @@
 """Family B: avatars from source URLs."""
 
-import hashlib
 from dataclasses import dataclass
 from http import HTTPStatus
 from uuid import UUID
@@ -8,22 +7,21 @@ from uuid import UUID
 from aiohttp import web
 
 from service.api import bodies
-from service.api.context import REQUEST_ID, TRACEPARENT, Context, context, principal
+from service.api.context import TRACEPARENT, Context, context, principal
+from service.api.idempotent import Done, once
 from service.api.middleware import json_answer, needs, read_json
 from service.api.paging import page_of
 from service.api.problem import ApiError, ErrorType, invalid_field, not_found
-from service.db import avatars, idempotency, keys
-from service.db.idempotency import Answer
+from service.db import avatars, keys
 from service.db.keys import Principal, Scope
 from service.errors import SourceError
-from service.events.outbox import UnitOfWork, unit_of_work
+from service.events.outbox import UnitOfWork
 from service.fetch.source_url import SourceUrl, parse_source_url
 from service.ids import parse_id
 from service.ingest.accept import Request, accept
 from validators.facts import Kind
 from validators.policy import PolicyName
 
-MAX_IDEMPOTENCY_KEY = 255
 ORGANISATION_HEADER = "Greenroom-Organisation"
 
 
@@ -31,9 +29,21 @@ ORGANISATION_HEADER = "Greenroom-Organisation"
 async def create(request: web.Request) -> web.Response:
     """Accept an avatar: recorded with its work and its first event before the answer is sent."""
     ctx, raw = context(request), await read_json(request)
-    body = bodies.parse(bodies.CreateAvatarProfile, raw)
     owner = await _owner(request, principal(request))
-    wanted = Request(
+
+    async def action(work: UnitOfWork) -> Done:
+        wanted = _wanted(request, owner, raw)
+        avatar = await accept(work, wanted, ctx.sealer, now=ctx.clock())
+        response = json_answer(bodies.avatar_profile(avatar))
+        return Done(response=response, avatar_id=avatar.id)
+
+    return await once(request, owner.organisation_id, raw, action)
+
+
+def _wanted(request: web.Request, owner: "_Owner", raw: bytes) -> Request:
+    """What the body asks for; ApiError names what is wrong with it."""
+    ctx, body = context(request), bodies.parse(bodies.CreateAvatarProfile, raw)
+    return Request(
         organisation_id=owner.organisation_id,
         name=body.name,
         runtime_type=ctx.settings.default_runtime_type,
@@ -41,67 +51,6 @@ async def create(request: web.Request) -> web.Response:
         sources=_sources(body.sources, ctx),
         traceparent=request[TRACEPARENT],
     )
-    key = _idempotency_key(request)
-    fingerprint = hashlib.sha256(b"POST\0/avatar-profiles/create\0" + raw).digest()
-    now = ctx.clock()
-    async with ctx.pool.acquire() as conn, unit_of_work(conn, now=now) as work:
-        if key is not None and (
-            first := await _first_answer(work, wanted.organisation_id, key, fingerprint)
-        ):
-            return _replay(first)
-        avatar = await accept(work, wanted, ctx.sealer, now=now)
-        response = json_answer(bodies.avatar_profile(avatar))
-        if key is not None:
-            answer = Answer(
-                fingerprint=fingerprint,
-                status=response.status,
-                body=bytes(response.body or b""),  # type: ignore[arg-type]  # a Payload only for streams
-                request_id=request[REQUEST_ID],
-            )
-            await idempotency.keep(
-                conn, wanted.organisation_id, key, answer, avatar_id=avatar.id, now=now
-            )
-    return response
-
-
-async def _first_answer(
-    work: UnitOfWork, organisation_id: str, key: str, fingerprint: bytes
-) -> Answer | None:
-    if not await idempotency.take_turn(work.conn, organisation_id, key):
-        message = "A request with this Idempotency-Key is still running."
-        raise ApiError(ErrorType.CONFLICT, "idempotency_in_progress", message)
-    now = await work.conn.fetchval("SELECT now()")
-    first = await idempotency.find(work.conn, organisation_id, key, now=now)
-    if first is not None and first.fingerprint != fingerprint:
-        message = "This Idempotency-Key was used for another request."
-        raise ApiError(ErrorType.UNPROCESSABLE, "idempotency_key_reused", message)
-    return first
-
-
-def _replay(first: Answer) -> web.Response:
-    return web.Response(
-        status=first.status,
-        body=first.body,
-        content_type="application/json",
-        charset="utf-8",
-        headers={"Idempotent-Replayed": "true", "X-Request-Id": first.request_id},
-    )
-
-
-def _idempotency_key(request: web.Request) -> str | None:
-    """The key, bare or as the quoted string of the structured-field draft."""
-    given = request.headers.get("Idempotency-Key")
-    if given is None:
-        return None
-    key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY or not key.isprintable():
-        raise ApiError(
-            ErrorType.INVALID_REQUEST,
-            "invalid_idempotency_key",
-            f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} printable characters.",
-            param="Idempotency-Key",
-        )
-    return key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +67,10 @@ async def _owner(request: web.Request, who: Principal) -> _Owner:
     if not named:
         message = f"A platform key names the organisation in the header {ORGANISATION_HEADER}."
         raise ApiError(ErrorType.UNPROCESSABLE, "missing_field", message, param=ORGANISATION_HEADER)
-    async with context(request).pool.acquire() as conn:
-        policy = await keys.default_policy_of(conn, named)
+    policy = None
+    if keys.ORGANISATION_ID.fullmatch(named):
+        async with context(request).pool.acquire() as conn:
+            policy = await keys.default_policy_of(conn, named)
     if policy is None:
         raise invalid_field(ORGANISATION_HEADER, "There is no such organisation.")
     return _Owner(organisation_id=named, policy=policy)

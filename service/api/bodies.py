@@ -17,17 +17,16 @@ from service.api.problem import ApiError, ErrorType
 from service.db.assets import Asset, Progress
 from service.db.avatars import Avatar
 from service.domain import AssetState, Status
-from service.errors import FAILURES
+from service.errors import FAILURES, may_pass
 from service.times import rfc3339
 from validators.encoding import verdict_document
 from validators.facts import Kind
 
 # no control characters: names end up in logs, terminals and file names
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[
     str,
-    StringConstraints(
-        strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$"
-    ),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_NO_CONTROLS),
 ]
 UrlText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
@@ -86,7 +85,7 @@ class FittingReport(Strict):
     """What the fitter says of an avatar."""
 
     status: Literal["ready", "failed"]
-    message: Annotated[str, Field(max_length=1000)] | None = None
+    message: Annotated[str, Field(max_length=1000, pattern=_NO_CONTROLS)] | None = None
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] | None = None
 
 
@@ -188,7 +187,7 @@ def _outcome(asset: Asset) -> dict[str, Any]:
     error = {
         "code": asset.error_code.value,
         "message": asset.error_message,
-        "retryable": meaning.retryable,
+        "retryable": may_pass(asset.error_code, asset.http_status),
         "who": meaning.who.value,
     }
     return {"error": error if asset.http_status is None else {**error, "status": asset.http_status}}

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from aiohttp import web
@@ -16,7 +16,9 @@ from service.api.context import PRINCIPAL, REQUEST_ID, TRACEPARENT, context
 from service.api.problem import TYPE_OF, ApiError, ErrorType, envelope
 from service.db import keys
 from service.db.keys import Scope
+from service.db.types import DATABASE_UNREACHABLE
 from service.ids import ulid
+from service.logs import story_of
 from service.telemetry import HTTP_REQUESTS, HTTP_SECONDS
 
 log = structlog.get_logger()
@@ -53,16 +55,19 @@ def scope_of(handler: object) -> Scope | None:
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id and a trace; put the id on every answer."""
+    """Give the request an id and a trace."""
     given = request.headers.get("X-Request-Id", "")
     request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{ulid(uuid7())}"
     request[REQUEST_ID] = request_id
     request[TRACEPARENT] = _trace(request.headers.get("traceparent", ""))
     with structlog.contextvars.bound_contextvars(request_id=request_id):
-        response = await handler(request)
-    if not response.prepared:
-        response.headers.setdefault("X-Request-Id", request_id)
-    return response
+        return await handler(request)
+
+
+async def stamp(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the request's id on its answer, streamed ones included."""
+    if REQUEST_ID in request:
+        response.headers.setdefault("X-Request-Id", request[REQUEST_ID])
 
 
 def _trace(given: str) -> str:
@@ -78,12 +83,17 @@ def _trace(given: str) -> str:
 async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count and time every answer by route, never by path."""
     started = time.perf_counter()
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else "unknown"
+    route = _route(request)
     response = await handler(request)
     HTTP_REQUESTS.labels(request.method, route, str(response.status)).inc()
     HTTP_SECONDS.labels(request.method, route).observe(time.perf_counter() - started)
     return response
+
+
+def _route(request: web.Request) -> str:
+    """The pattern of the path: the path itself may hold a signature."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unknown"
 
 
 @web.middleware
@@ -97,10 +107,32 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if exc.status < HTTPStatus.BAD_REQUEST:
             raise
         return error_response(_from_http(exc), request[REQUEST_ID])
-    except Exception:  # the edge: nothing may escape as a bare 500
-        log.exception("request_failed", method=request.method, route=str(request.rel_url.path))
-        internal = ApiError(ErrorType.INTERNAL, "internal", "Something went wrong on our side.")
-        return error_response(internal, request[REQUEST_ID])
+    except Exception as exc:  # noqa: BLE001 - the edge: nothing may escape as a bare 500
+        if request.writer.output_size > 0:
+            _cut(request, exc)
+        return error_response(_from_fault(request, exc), request[REQUEST_ID])
+
+
+def _cut(request: web.Request, exc: Exception) -> NoReturn:
+    """An answer has begun, and a second one would look like its rest: end the connection."""
+    if not isinstance(exc, ConnectionError):  # else it is the caller who went away
+        log.error("answer_cut", route=_route(request), error=story_of(exc))
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError("the answer was cut short") from exc
+
+
+def _from_fault(request: web.Request, exc: Exception) -> ApiError:
+    if isinstance(exc, DATABASE_UNREACHABLE):
+        log.warning("database_unreachable", route=_route(request), error=story_of(exc))
+        return ApiError(
+            ErrorType.SERVICE_UNAVAILABLE,
+            "database_unreachable",
+            "The service cannot reach its database. Try again.",
+            headers={"Retry-After": "2"},
+        )
+    log.error("request_failed", route=_route(request), error=story_of(exc))
+    return ApiError(ErrorType.INTERNAL, "internal", "Something went wrong on our side.")
 
 
 def _from_http(exc: web.HTTPException) -> ApiError:
@@ -152,6 +184,22 @@ def _unauthenticated(message: str) -> ApiError:
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
     """The body, capped while it is read: a lying or absent Content-Length changes nothing."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        message = "Send the body as it is, without Content-Encoding."
+        raise ApiError(
+            ErrorType.INVALID_REQUEST,
+            "unsupported_content_encoding",
+            message,
+            status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        )
+    try:
+        return await _read_capped(request, max_bytes)
+    except web.RequestPayloadError as exc:
+        message = "The body ended before it was whole."
+        raise ApiError(ErrorType.INVALID_REQUEST, "malformed_body", message) from exc
+
+
+async def _read_capped(request: web.Request, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.content.iter_chunked(1 << 14):

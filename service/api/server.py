@@ -30,7 +30,7 @@ class EnvelopeHandler(RequestHandler):
     ) -> web.StreamResponse:
         """Answer a request that could not be parsed, or that failed outside every middleware."""
         request_id = f"req_{ulid(uuid7())}"
-        log.info("request_refused", request_id=request_id, status=status, error=repr(exc))
+        log.info("request_refused", request_id=request_id, status=status, error=type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")  # as the base class does
         del message  # the parser's words repeat the caller's bytes

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -133,10 +134,10 @@ def show(judged: Judged, console: Console) -> None:
     """One file for people: the decision, every check that found something, the rest in a line."""
     if judged.verdict is None:
         _code, message = judged.error or ("", "")
-        console.print(f"[red]could not be judged[/]  {judged.path}: {message}")
+        console.print(f"[red]could not be judged[/]  {escape(str(judged.path))}: {escape(message)}")
         return
     colour = "green" if judged.verdict.accepted else "red"
-    console.print(f"[bold {colour}]{judged.verdict.verdict}[/]  {judged.path}")
+    console.print(f"[bold {colour}]{judged.verdict.verdict}[/]  {escape(str(judged.path))}")
     show_findings(judged.verdict.checks, console)
 
 

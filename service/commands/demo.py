@@ -23,6 +23,7 @@ from validators.encoding import decode_verdict
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FINAL = {"fitting", "ready", "failed"}
+WRONG_WITH_TWO = {"multiple_speakers", "multiple_faces"}
 PATIENCE_S = 300.0
 POLL_S = 0.2
 
@@ -61,7 +62,10 @@ async def demo(settings: Settings, console: Console, *, as_json: bool) -> int:
             console.print(f"[green]✓[/] Greenroom at {started.url}: embedded Postgres, local store")
             console.print(f"[green]✓[/] an origin at {origin} that serves samples/")
             async with _client(started) as client:
-                ended = await _follow(client, origin, console)
+                try:
+                    ended = await _follow(client, origin, console)
+                except TimeoutError as exc:
+                    raise DemoError(f"no verdict within {PATIENCE_S:.0f} s") from exc
                 event = await _event(client)
     _show(ended, event, console, as_json=as_json)
     console.print(f"\nStopped; nothing is left running. {time.monotonic() - began:.1f} s in all.")
@@ -91,6 +95,7 @@ async def _service(settings: Settings, folder: Path, origin: str) -> AsyncIterat
         settings,
         host="127.0.0.1",
         port=0,
+        public_url=None,
         data_dir=folder,
         database_url=None,
         fetch_allow=f"127.0.0.1/32:{origin.rpartition(':')[2]}",
@@ -152,7 +157,7 @@ async def _live_through(
                 verdict: dict[str, Any] = await response.json()
             _advance(progress, bar, verdict)
             if verdict["state"] in FINAL:
-                return verdict | {"name": story.name}
+                return verdict | {"id": avatar, "name": story.name}
             await asyncio.sleep(POLL_S)
 
 
@@ -179,7 +184,10 @@ async def _event(client: ClientSession) -> dict[str, Any]:
 
 def _as_expected(ended: list[dict[str, Any]], event: dict[str, Any]) -> bool:
     good, bad = ended
-    return good["state"] == "fitting" and bad["cause"] == "rejected" and bool(event["id"])
+    (source,) = bad["sources"]
+    failed = {f["code"] for f in source["verdict"]["checks"] if f["outcome"] == "fail"}
+    subject = event["data"]["avatar"]["uuid"]
+    return good["state"] == "fitting" and subject == good["id"] and failed == WRONG_WITH_TWO
 
 
 def _show(

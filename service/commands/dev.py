@@ -5,9 +5,10 @@ import contextlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
@@ -33,7 +34,7 @@ class Started:
     """A service that runs here: where, and a key with every scope."""
 
     url: str
-    key: str
+    key: str = field(repr=False)
     pid: int
 
 
@@ -70,12 +71,17 @@ async def prepared(settings: Settings) -> AsyncIterator[tuple[Settings, str]]:
 
 
 def _own_secrets(data_dir: Path) -> tuple[str, ...]:
-    """The keys of this data directory, made on its first start."""
+    """The keys of this data directory, made on its first start; whole or not there at all."""
     path = data_dir / "secret_keys"
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    if not path.exists():
+        descriptor, aside = tempfile.mkstemp(dir=data_dir, prefix=".secret_keys-")
         with os.fdopen(descriptor, "w") as file:
             file.write(Fernet.generate_key().decode())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(aside)  # whoever was first has won
+        Path(aside).unlink()
     return tuple(path.read_text().split())
 
 

@@ -1,6 +1,8 @@
 """Settings and logs, as every command starts: a mistake ends it with status 2 and a sentence."""
 
+import asyncio
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
@@ -16,6 +18,7 @@ from service.settings import Settings, SettingsError
 from validators.analysis.weights import WeightsError
 
 USAGE = 2
+TERMINATED = 128 + signal.SIGTERM
 
 # errors that say themselves what to do: a traceback would only hide it
 SPOKEN = (SettingsError, EmbeddedPostgresError, MigrationError, WeightsError)
@@ -57,4 +60,13 @@ def run(main: Coroutine[Any, Any, int]) -> NoReturn:
         fail(str(exc))
     except UNREACHABLE as exc:
         fail(str(exc), status=1)
+    except asyncio.CancelledError:
+        raise typer.Exit(TERMINATED) from None
     raise typer.Exit(status)
+
+
+def stop_on_sigterm() -> None:
+    """End the command that runs now in order, so that nothing of it is left behind."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

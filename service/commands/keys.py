@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import asyncpg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from service.db import keys
@@ -88,7 +89,7 @@ def show(found: list[ListedKey], console: Console) -> None:
         table.add_row(
             str(key.id),
             key.organisation_id,
-            key.name,
+            escape(key.name),
             f"{key.hint}…",
             " ".join(key.scopes),
             rfc3339(key.created_at),

@@ -162,8 +162,9 @@ _ENDED = """claimed_at = NULL, stage = NULL,
 
 
 async def keep_stored(conn: Conn, run: Run, blob_id: UUID) -> None:
-    """The bytes are durable. Work that follows starts with a clean record."""
-    change = f"state = 'stored', blob_id = $3, source_url = NULL, attempts = 0, {_ENDED}"
+    """The bytes are durable. What the source did is over; what the asset cost us still counts."""
+    change = f"""state = 'stored', blob_id = $3, source_url = NULL,
+            attempts = 0, {_ENDED}"""
     await _fenced(conn, run, change, blob_id)
 
 

@@ -106,6 +106,18 @@ async def page(
     return [_avatar(row) for row in rows]
 
 
+async def begin_fetching(conn: Conn, asset_id: UUID) -> None:
+    """The first fetch for the avatars that use an asset has begun. Never moves one back."""
+    await conn.execute(
+        """
+        UPDATE avatar SET status = 'fetching'
+         WHERE status = 'accepted' AND deleted_at IS NULL
+           AND id IN (SELECT avatar_id FROM source WHERE asset_id = $1)
+        """,
+        asset_id,
+    )
+
+
 async def outcomes(conn: Conn, avatar_id: UUID) -> list[SourceOutcome]:
     """Where every source of an avatar stands."""
     rows = await conn.fetch(

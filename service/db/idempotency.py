@@ -10,6 +10,10 @@ from service.db.types import Conn
 KEPT_FOR = timedelta(hours=24)
 
 
+class AnsweredTwiceError(Exception):
+    """Another request with this key was answered meanwhile: nothing of this one may commit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A first answer, to be given again byte for byte."""
@@ -42,10 +46,16 @@ async def find(conn: Conn, organisation_id: str, key: str, *, now: datetime) -> 
 
 
 async def keep(
-    conn: Conn, organisation_id: str, key: str, answer: Answer, *, avatar_id: UUID, now: datetime
+    conn: Conn,
+    organisation_id: str,
+    key: str,
+    answer: Answer,
+    *,
+    avatar_id: UUID | None,
+    now: datetime,
 ) -> None:
-    """Keep the first answer; the primary key decides should two requests get here together."""
-    await conn.execute(
+    """Keep the first answer; raise AnsweredTwiceError where there is one: the key decides."""
+    kept = await conn.fetchval(
         """
         INSERT INTO idempotency (organisation_id, key, fingerprint, avatar_id, status, body,
                                  request_id, created_at)
@@ -55,6 +65,7 @@ async def keep(
                status = excluded.status, body = excluded.body,
                request_id = excluded.request_id, created_at = excluded.created_at
          WHERE idempotency.created_at <= excluded.created_at - interval '24 hours'
+        RETURNING 1
         """,
         organisation_id,
         key,
@@ -65,3 +76,5 @@ async def keep(
         answer.request_id,
         now,
     )
+    if kept is None:
+        raise AnsweredTwiceError(key)

@@ -34,8 +34,14 @@ async def enqueue(
     )
 
 
-async def without_live_job(conn: Conn, *, older_than: timedelta) -> dict[Work, list[UUID]]:
-    """Assets that wait for work which no live job will do: what the sweeper enqueues again."""
+async def without_live_job(
+    conn: Conn, *, older_than: timedelta, claimed_before: timedelta
+) -> dict[Work, list[UUID]]:
+    """Assets that wait for work which no live job will do: what the sweeper enqueues again.
+
+    A claim younger than *claimed_before* may belong to a run that lives although its job is gone:
+    PgQueuer completes by id, so a late twin that ends takes its successor's job with it.
+    """
     rows = await conn.fetch(
         """
         SELECT a.id, w.work
@@ -45,11 +51,13 @@ async def without_live_job(conn: Conn, *, older_than: timedelta) -> dict[Work, l
          WHERE a.deleted_at IS NULL
            AND (a.state = 'stored' OR a.origin = 'fetch')
            AND a.created_at < now() - $1::interval
+           AND (a.claimed_at IS NULL OR a.claimed_at < now() - $2::interval)
            AND NOT EXISTS (SELECT 1 FROM pgqueuer q
                             WHERE q.dedupe_key = w.work || ':' || a.id
                               AND q.status IN ('queued', 'picked'))
         """,
         older_than,
+        claimed_before,
     )
     found: dict[Work, list[UUID]] = {}
     for row in rows:

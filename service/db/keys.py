@@ -1,6 +1,7 @@
 """API keys: shown once, stored as SHA-256, which is enough for 128 random bits."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -9,6 +10,7 @@ from uuid import UUID
 from service.db.types import Conn
 
 PLATFORM = "*"
+ORGANISATION_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as the schema has it
 KEY_BYTES = 16
 KEY_PREFIX = "sk_live_"
 
@@ -57,7 +59,7 @@ def spell(random_bytes: bytes) -> str:
 
 
 def digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()  # as headers decode
 
 
 async def create_organisation(conn: Conn, organisation_id: str, name: str, *, policy: str) -> bool:

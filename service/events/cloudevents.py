@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.events.outbox import Event
+from service.db.events import Event
 from service.times import rfc3339
 
 SPEC_VERSION = "1.0"

@@ -10,8 +10,9 @@ from typing import Self
 import asyncpg
 import structlog
 
+from service.db.events import CHANNEL
 from service.db.types import DATABASE_AWAY
-from service.events.outbox import CHANNEL
+from service.logs import story_of
 
 log = structlog.get_logger()
 
@@ -83,7 +84,7 @@ class FeedWaker:
                 conn = conn or await asyncpg.connect(self._dsn)
                 await self._listen(conn)
             except DATABASE_AWAY as exc:
-                log.warning("feed_listener_lost", error=repr(exc))
+                log.warning("feed_listener_lost", error=story_of(exc))
             finally:
                 if conn is not None:
                     conn.terminate()

@@ -152,6 +152,8 @@ class Fetcher:
     ) -> AbstractAsyncContextManager[Source]:
         """Open *url*, through redirects, up to its first bytes; raise SourceError.
 
+        Raises HostBusyError where too many other fetches wait for one of the hosts on the way.
+
         *deadline* is when the URL expires if the caller knows better than the URL itself: a
         fetch begins before it or not at all, and one that has begun may end after it, as the
         stores allow.

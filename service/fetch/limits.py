@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from service.errors import FailureCode, SourceError
+from service.errors import FailureCode, HostBusyError, SourceError
+
+WAITING_PER_SLOT = 2  # who may wait for one host; the next to come is turned away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +82,23 @@ class _Line:
 
 
 class Slots:
-    """At most so many requests at once, per process and per host."""
+    """At most so many requests at once, per process and per host, and short lines for them."""
 
     def __init__(self, limits: FetchLimits) -> None:
         self._per_host = limits.per_host
+        self._most_members = limits.per_host * (1 + WAITING_PER_SLOT)
         self._process = asyncio.Semaphore(limits.per_process)
         self._lines: dict[str, _Line] = {}
 
     @asynccontextmanager
     async def one(self, host: str) -> AsyncIterator[None]:
-        """Hold a slot. The host's comes first: whoever holds the process's waits for nothing."""
+        """Hold a slot. The host's comes first: whoever holds the process's waits for nothing.
+
+        Raises HostBusyError at once where the host's line is long.
+        """
         line = self._lines.setdefault(host, _Line(asyncio.Semaphore(self._per_host)))
+        if line.members >= self._most_members:
+            raise HostBusyError
         line.members += 1
         try:
             async with line.semaphore, self._process:

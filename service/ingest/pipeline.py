@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from service.db import assets
+from service.db import assets, avatars
 from service.db.assets import Progress
 from service.db.types import DATABASE_AWAY, Pool
 from service.domain import Run
@@ -23,8 +23,8 @@ from service.errors import (
 from service.events.outbox import unit_of_work
 from service.fetch.fetcher import Fetcher
 from service.ids import new_id
-from service.ingest.settle import settle_failed, settle_fetching, settle_judged, settle_stored
-from service.sealing import Sealer
+from service.ingest.settle import settle_failed, settle_judged, settle_stored
+from service.sealing import SealBrokenError, Sealer
 from storage.store import AssetStore, StoredAsset, StoreError, StoreUnavailableError, TooLargeError
 from validators.facts import Kind
 from validators.inspect import Tools, inspect
@@ -55,13 +55,14 @@ async def fetch(run: Run, ports: Ports) -> None:
     """
     async with ports.pool.acquire() as conn:
         sealed = await assets.sealed_source_of(conn, run)
-        await settle_fetching(conn, run)
+        await avatars.begin_fetching(conn, run.asset_id)
+    url = _unsealed(sealed, ports.sealer)
     await _clear_abandoned(run, ports)
     blob_id = new_id()
     key = blob_id.hex
     async with ports.pool.acquire() as conn:
         await assets.begin_blob(conn, run, blob_id=blob_id, key=key)
-    stored = await _stream(run, ports, ports.sealer.open(sealed), key)
+    stored = await _stream(run, ports, url, key)
     try:
         kept = await _keep(run, ports, blob_id, stored)
     except assets.ClaimLostError:  # whoever overtook us may have forgotten this key already
@@ -69,6 +70,14 @@ async def fetch(run: Run, ports: Ports) -> None:
         raise
     if kept != blob_id:
         await _clear_abandoned(run, ports)
+
+
+def _unsealed(sealed: bytes, sealer: Sealer) -> str:
+    try:
+        return sealer.open(sealed)
+    except SealBrokenError as exc:
+        detail = "the source URL was sealed with a key that is gone"
+        raise InternalError(FailureCode.INTERNAL, detail) from exc
 
 
 async def _keep(run: Run, ports: Ports, blob_id: UUID, stored: StoredAsset) -> UUID:

@@ -85,15 +85,6 @@ async def settle_judged(
         await _settle_avatars(work, using, now=now)
 
 
-async def settle_fetching(conn: Conn, run: Run) -> None:
-    """The first fetch of an avatar has begun."""
-    await conn.execute(
-        "UPDATE avatar SET status = 'fetching' WHERE status = 'accepted'"
-        " AND id IN (SELECT avatar_id FROM source WHERE asset_id = $1)",
-        run.asset_id,
-    )
-
-
 async def settle_fitted(
     work: UnitOfWork, avatar: avatars.Avatar, failure: tuple[str, str] | None, *, now: datetime
 ) -> None:

@@ -8,13 +8,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientPayloadError, ClientResponse, ServerDisconnectedError
+from structlog.testing import capture_logs
 
+from service.db import idempotency
 from service.db.keys import Scope
+from service.errors import FailureCode, SourceError
 from service.ids import avatar_spelling, parse_id
+from service.ingest.settle import settle_failed
+from storage.store import StoreUnavailableError
 from tests.api import PUBLIC_URL, Api, running_api, settings_for
+from tests.fakes.store import MemoryStore
 from tests.integration.test_settling import judge
-from tests.rows import PAIR, add_avatar, assets_of, store_all
+from tests.rows import NOW, PAIR, add_avatar, assets_of, store_all
 
 VIDEO = {"name": "Founder", "sources": {"video_url": "https://media.example/v.mp4?sig=s3cret"}}
 PAIR_OF_URLS = {
@@ -75,9 +81,11 @@ async def test_the_secret_part_of_a_source_url_is_encrypted_and_never_shown(api:
     verdict = await (await api.get(f"/v1/avatars/{profile['id']}/verdict")).json()
     asset = await api.get(f"/v1/assets/{verdict['sources'][0]['asset_id']}")
     assert "s3cret" not in await asset.text()
-    rows = await api.base.pool.fetch("SELECT to_jsonb(asset)::text AS row FROM asset")
-    assert "s3cret" not in rows[0]["row"]
-    assert "media.example/v.mp4" in rows[0]["row"]
+    row = await api.base.pool.fetchrow("SELECT source_url, source_shown FROM asset")
+    assert row is not None
+    assert b"media.example" not in row["source_url"]
+    assert api.base.sealer.open(row["source_url"]).endswith("?sig=s3cret")
+    assert row["source_shown"] == "https://media.example/v.mp4"
 
 
 URL = "https://m.example/"
@@ -126,6 +134,7 @@ async def test_family_b_ignores_fields_that_it_does_not_know(api: Api) -> None:
         (b"\xff\xfe", {}, 400, "malformed_body"),
         (b"{}", {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
         (b"x" * 70_000, {}, 413, "body_too_large"),
+        (b"junk", {"Content-Encoding": "gzip"}, 415, "unsupported_content_encoding"),
     ],
 )
 async def test_a_body_that_cannot_be_read_is_refused(
@@ -189,7 +198,9 @@ async def test_what_the_http_parser_refuses_has_the_envelope_too(api: Api) -> No
     assert error["request_id"].encode() in head
 
 
-@pytest.mark.parametrize("header", ["", "Basic eDp5", "Bearer ", "Bearer sk_live_unknown"])
+@pytest.mark.parametrize(
+    "header", ["", "Basic eDp5", "Bearer ", "Bearer sk_live_unknown", "Bearer sk_live_\udcff"]
+)
 async def test_no_valid_key_is_401(api: Api, header: str) -> None:
     response = await api.get("/avatar-profiles", headers={"Authorization": header})
     error = await refusal(response)
@@ -216,6 +227,11 @@ async def test_a_revoked_key_stops_working(api: Api) -> None:
 async def test_another_organisation_sees_nothing(api: Api) -> None:
     profile = await (await create(api)).json()
     stranger = await api.as_other("rival")
+    verdict = await (await api.get(f"/v1/avatars/{profile['id']}/verdict")).json()
+    asset = verdict["sources"][0]["asset_id"]
+    assert (await stranger.get(f"/v1/assets/{asset}")).status == 404
+    assert (await stranger.get(f"/v1/assets/{asset}/content")).status == 404
+    assert (await report(stranger, profile["id"], status="ready")).status == 404
     assert (await stranger.get(f"/avatar-profiles/{profile['id']}")).status == 404
     assert (await stranger.get(f"/v1/avatars/{profile['id']}/verdict")).status == 404
     assert await (await stranger.get("/avatar-profiles")).json() == {"avatar_profiles": []}
@@ -229,8 +245,10 @@ async def test_a_platform_key_sees_all_and_names_whom_it_creates_for(api: Api) -
     assert (await platform.get(f"/avatar-profiles/{profile['id']}")).status == 200
     unnamed = await create(platform)
     assert (unnamed.status, (await refusal(unnamed))["code"]) == (422, "missing_field")
-    unknown = await create(platform, Greenroom_Organisation="nobody")
-    assert (unknown.status, (await refusal(unknown))["param"]) == (422, "Greenroom-Organisation")
+    for name in ("nobody", "*", "a\udcffb"):
+        unknown = await create(platform, Greenroom_Organisation=name)
+        assert unknown.status == 422
+        assert (await refusal(unknown))["param"] == "Greenroom-Organisation"
     assert (await create(platform, Greenroom_Organisation="acme")).status == 200
 
 
@@ -254,6 +272,37 @@ async def test_the_same_idempotency_key_replays_the_first_answer(api: Api) -> No
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.headers["X-Request-Id"] == first.headers["X-Request-Id"]
     assert await again.read() == await first.read()
+    assert await api.base.pool.fetchval("SELECT count(*) FROM avatar") == 1
+
+
+async def test_the_order_of_fields_makes_no_other_request(api: Api) -> None:
+    await create(api, Idempotency_Key="k1")
+    turned = dict(reversed(VIDEO.items()))
+    assert list(turned) != list(VIDEO)
+    again = await create(api, turned, Idempotency_Key="k1")
+    assert again.headers["Idempotent-Replayed"] == "true"
+
+
+async def test_a_refusal_is_an_answer_that_is_kept_too(api: Api) -> None:
+    first = await create(api, {"name": "x", "sources": {}}, Idempotency_Key="k1")
+    again = await create(api, {"name": "x", "sources": {}}, Idempotency_Key="k1")
+    assert (first.status, again.status) == (422, 422)
+    assert await again.read() == await first.read()
+    other = await create(api, VIDEO, Idempotency_Key="k1")
+    assert (await refusal(other))["code"] == "idempotency_key_reused"
+
+
+async def test_two_answers_under_one_key_cannot_both_commit(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the look-up had missed the first: the primary key decides."""
+    await create(api, Idempotency_Key="k1")
+
+    async def blind(*_: object, **__: object) -> None:
+        return None
+
+    monkeypatch.setattr(idempotency, "find", blind)
+    assert (await create(api, Idempotency_Key="k1")).status == 500
     assert await api.base.pool.fetchval("SELECT count(*) FROM avatar") == 1
 
 
@@ -403,6 +452,84 @@ async def test_an_assets_bytes_come_by_a_signed_url_and_cannot_run_anywhere(api:
     unstored = (await assets_of(api.base.pool, pending))["video"]
     refused = await api.get(f"/v1/assets/{unstored.id}/content")
     assert (refused.status, (await refusal(refused))["code"]) == (409, "asset_not_stored")
+
+
+class Faulty(MemoryStore):
+    """Gives a few bytes, and then its disk is gone."""
+
+    async def open(
+        self, key: str, *, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        del key, start, end
+        yield b"a"
+        raise StoreUnavailableError("the disk is gone")
+
+
+async def test_a_download_that_fails_half_way_is_cut_and_never_looks_whole(
+    dsn: str, tmp_path: Path
+) -> None:
+    async with running_api(settings_for(dsn, tmp_path), store=Faulty()) as api:
+        avatar = await add_avatar(api.base.pool)
+        await store_all(api.base.pool, avatar)
+        asset = (await assets_of(api.base.pool, avatar))["video"]
+        located = await api.get(f"/v1/assets/{asset.id}/content")
+        path = located.headers["Location"].removeprefix(PUBLIC_URL)
+        with pytest.raises((ClientPayloadError, ServerDisconnectedError)):
+            await (await api.client.get(path)).read()
+        assert (await api.client.head(path)).status == 405  # a HEAD would get the body as well
+
+
+async def test_every_answer_has_a_request_id_streamed_ones_included(api: Api) -> None:
+    token = api.base.sealer.seal_values({"key": "k", "size": "3"})
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"abc"
+
+    await api.base.store.put("k", body())
+    response = await api.client.get(f"/v1/bytes/{token}")
+    assert response.headers["X-Request-Id"].startswith("req_")
+
+
+async def test_a_database_that_cannot_be_reached_is_503_and_worth_a_retry(api: Api) -> None:
+    await api.base.pool.close()
+    response = await api.get("/avatar-profiles")
+    error = await refusal(response)
+    assert (response.status, error["type"]) == (503, "service_unavailable")
+    assert response.headers["Retry-After"]
+    assert (await api.client.get("/livez")).status == 200
+
+
+async def test_no_key_and_no_signature_reaches_the_log(api: Api) -> None:
+    token = api.base.sealer.seal_values({"size": "3"})  # without the key that the handler wants
+    with capture_logs() as records:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.client.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization : Bearer sk_5ecret\r\n\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
+        assert (await api.client.get(f"/v1/bytes/{token}")).status == 500
+    assert [record["event"] for record in records] == ["request_refused", "request_failed"]
+    assert "5ecret" not in str(records)
+    assert token not in str(records)
+
+
+async def test_a_failed_sources_error_says_whether_it_may_pass(api: Api) -> None:
+    for status, retryable in ((503, True), (404, False)):
+        avatar = await add_avatar(api.base.pool)
+        run = (await store_all(api.base.pool, avatar))["video"]
+        error = SourceError(FailureCode.SOURCE_HTTP_ERROR, status=status)
+        async with api.base.pool.acquire() as conn:
+            await settle_failed(conn, run, error, now=NOW)
+        verdict = await (await api.get(f"/v1/avatars/{avatar.id}/verdict")).json()
+        assert verdict["sources"][0]["error"]["retryable"] is retryable
+        assert verdict["sources"][0]["error"]["status"] == status
+
+
+async def test_a_filtered_feed_goes_on_past_what_it_did_not_want(api: Api) -> None:
+    await create(api)
+    page = await (await api.get("/v1/events?type=webhook_endpoint.disabled")).json()
+    assert page["data"] == []
+    rest = await (await api.get(f"/v1/events?after={page['next_cursor']}")).json()
+    assert rest["data"] == []
 
 
 async def test_readiness_names_each_dependency_and_fails_while_draining(api: Api) -> None:

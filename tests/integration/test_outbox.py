@@ -3,12 +3,14 @@
 import asyncio
 from uuid import UUID
 
+from service.db import events
 from service.db.avatars import Avatar
+from service.db.events import Event
 from service.db.types import Conn, Pool
 from service.domain import EventType
 from service.events.data import AvatarReady, avatar_ref
 from service.events.feed import FeedWaker
-from service.events.outbox import Event, events_after, unit_of_work
+from service.events.outbox import unit_of_work
 from service.ingest.accept import avatar_subject
 from tests.rows import NOW, add_avatar
 
@@ -21,7 +23,7 @@ async def announce(conn: Conn, avatar: Avatar) -> None:
 
 async def read(pool: Pool, after: int) -> list[Event]:
     async with pool.acquire() as conn:
-        return await events_after(conn, after, organisation_id=None, limit=100)
+        return await events.after(conn, after, organisation_id=None, limit=100)
 
 
 async def subjects_from(pool: Pool, position: int, wanted: int) -> list[UUID]:

@@ -62,7 +62,7 @@ async def test_an_avatar_waits_for_every_source_before_it_fails(pool: Pool) -> N
     row = await pool.fetchrow("SELECT status, cause, codes, message FROM avatar")
     assert row is not None
     assert (row["status"], row["cause"]) == ("failed", "rejected")
-    assert row["codes"] == ["no_face", "no_face"]
+    assert row["codes"] == ["no_face"]
     assert row["message"] == "The sources do not qualify: no_face."
     assert (await types_of(pool))[-1] == "avatar.failed"
 

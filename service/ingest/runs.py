@@ -1,0 +1,174 @@
+"""One run of work on one asset: claim it, do it, and end it in exactly one of these ways.
+
+    settled       the work is done, or given up for good
+    overtaken     another run holds the claim: write nothing
+    later         the source may answer another time
+    failure       ffmpeg, the analysis child or our own code died: again, three times at most
+    handed back   the process is stopping: nothing is counted
+    lost          the process or its database died: the next run finds the claim open and counts it
+
+A run that has to be repeated returns `Again`. It does not raise: PgQueuer keeps the traceback of
+whatever a job raises, with all its causes, and those quote URLs.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from service.db import assets
+from service.db.types import DATABASE_UNREACHABLE
+from service.domain import MAX_FAILURES, Run, Work, next_attempt_at, worn_out
+from service.errors import IngestError
+from service.ingest import pipeline
+from service.ingest.pipeline import Ports
+from service.ingest.settle import internal_failure
+from service.logs import story_of
+from service.telemetry import JOBS
+
+log = structlog.get_logger()
+
+DATABASE_PAUSE = timedelta(seconds=1)
+
+Step = Callable[[Run, Ports], Awaitable[None]]
+
+STEPS: Mapping[Work, Step] = {Work.FETCH: pipeline.fetch, Work.INSPECT: pipeline.judge}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """The work is not done: when to try again, and why, in one word."""
+
+    delay: timedelta = timedelta(0)
+    reason: str
+
+
+async def run(work: Work, asset_id: UUID, ports: Ports, *, stopping: asyncio.Event) -> Again | None:
+    """Claim an asset for *work* and take it as far as it goes; None when nothing is left to do."""
+    try:
+        return await _claim_and_attempt(work, asset_id, ports, stopping)
+    except DATABASE_UNREACHABLE as exc:
+        log.warning("database_unreachable", work=work, asset_id=str(asset_id), error=story_of(exc))
+    return Again(delay=DATABASE_PAUSE, reason="database_unreachable")
+
+
+async def _claim_and_attempt(
+    work: Work, asset_id: UUID, ports: Ports, stopping: asyncio.Event
+) -> Again | None:
+    async with ports.pool.acquire() as conn:
+        claimed = await assets.start_run(conn, asset_id, work, now=ports.clock())
+    if claimed is None:
+        return None
+    attempt = _Attempt(work=work, run=claimed, ports=ports)
+    with structlog.contextvars.bound_contextvars(
+        work=work.value,
+        asset_id=str(asset_id),
+        claim=claimed.claim,
+        traceparent=claimed.traceparent,
+    ):
+        try:
+            return await attempt.make(stopping)
+        except assets.ClaimLostError:
+            JOBS.labels(work.value, "overtaken").inc()
+            log.warning("claim_lost")
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    work: Work
+    run: Run
+    ports: Ports
+
+    async def make(self, stopping: asyncio.Event) -> Again | None:
+        if worn_out(self.run):
+            await self._give_up(internal_failure())
+            return None
+        try:
+            finished = await _unless(stopping, STEPS[self.work](self.run, self.ports))
+        except (assets.ClaimLostError, *DATABASE_UNREACHABLE):
+            raise
+        except IngestError as error:
+            return await self._after_error(error)
+        except Exception as error:  # noqa: BLE001 - a bug, or a child that died, costs one run
+            return await self._after_failure(error)
+        if not finished:
+            return await self._hand_back()
+        self._count("settled")
+        log.info("run_settled")
+        return None
+
+    async def _hand_back(self) -> Again:
+        async with self.ports.pool.acquire() as conn:
+            await assets.hand_back(conn, self.run)
+        self._count("handed_back")
+        log.info("run_handed_back")
+        return Again(reason="stopping")
+
+    async def _after_error(self, error: IngestError) -> Again | None:
+        """A source that failed: again later if that may help, else for good."""
+        now = self.ports.clock()
+        again = next_attempt_at(
+            self.run.attempts + 1,
+            now,
+            jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
+            # stored bytes do not expire with the URL that they came from
+            deadline=self.run.source_expires_at if self.work is Work.FETCH else None,
+        )
+        if again is None or not error.retryable:
+            await self._give_up(error)
+            return None
+        async with self.ports.pool.acquire() as conn:
+            await assets.count_attempt(conn, self.run)
+        self._count("later")
+        log.info("run_postponed", code=error.code, until=again.isoformat(), error=story_of(error))
+        return Again(delay=again - now, reason=error.code.value)
+
+    async def _after_failure(self, error: Exception) -> Again | None:
+        """Something of ours died under the run: again on a fresh child, but not for ever."""
+        log.error("run_failed", failures=self.run.failures + 1, error=story_of(error))
+        if self.run.failures + 1 >= MAX_FAILURES:
+            await self._give_up(internal_failure())
+            return None
+        async with self.ports.pool.acquire() as conn:
+            await assets.count_failure(conn, self.run)
+        self._count("failure")
+        return Again(reason=type(error).__name__)
+
+    async def _give_up(self, error: IngestError) -> None:
+        await pipeline.give_up(self.run, self.ports, error)
+        self._count("given_up")
+        log.warning(
+            "run_given_up",
+            code=error.code,
+            attempts=self.run.attempts,
+            failures=self.run.failures,
+            losses=self.run.losses,
+            error=story_of(error),
+        )
+
+    def _count(self, outcome: str) -> None:
+        JOBS.labels(self.work.value, outcome).inc()
+
+
+async def _unless(stopping: asyncio.Event, step: Awaitable[None]) -> bool:
+    """True when *step* ended by itself; False when it was stopped because we are stopping."""
+    task = asyncio.ensure_future(step)
+    stop = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return True
+        return False
+    finally:
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

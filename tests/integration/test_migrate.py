@@ -1,0 +1,124 @@
+"""Migrations on a real database: applied once, in order, and never behind anybody's back."""
+
+import asyncio
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from service.db.embedded import EmbeddedPostgres
+from service.db.migrate import Migration, MigrationError, migrate, migrations, pending
+from service.settings import SettingsError
+from service.wiring import open_base
+from tests.api import settings_for
+
+_numbers = itertools.count()
+
+ALL = migrations()
+GOOD = Migration(
+    name="9001_good.sql", sql="CREATE TABLE good (id int); INSERT INTO good VALUES (1)"
+)
+BAD = Migration(name="9002_bad.sql", sql="CREATE TABLE half (id int); SELECT 1 / 0")
+
+
+@pytest.fixture
+async def empty(postgres: EmbeddedPostgres) -> str:
+    """A database without any table of ours."""
+    return await postgres.ensure_database(f"empty_{next(_numbers)}")
+
+
+async def fetchval(dsn: str, sql: str) -> object:
+    conn = await asyncpg.connect(dsn)
+    try:
+        return await conn.fetchval(sql)
+    finally:
+        await conn.close()
+
+
+async def lacking(dsn: str, wanted: tuple[Migration, ...]) -> tuple[str, ...]:
+    conn = await asyncpg.connect(dsn)
+    try:
+        return await pending(conn, wanted)
+    finally:
+        await conn.close()
+
+
+def test_migrations_are_numbered_in_order_without_gap_or_repeat() -> None:
+    assert [int(m.name[:4]) for m in ALL] == list(range(1, len(ALL) + 1))
+
+
+async def test_an_empty_database_gets_everything_once(empty: str) -> None:
+    names = tuple(m.name for m in ALL)
+    assert await lacking(empty, ALL) == names
+    assert await migrate(empty, ALL) == names
+    assert await lacking(empty, ALL) == ()
+    assert await migrate(empty, ALL) == ()
+    assert await fetchval(empty, "SELECT count(*) FROM organisation") == 1
+    assert await fetchval(empty, "SELECT to_regclass('pgqueuer') IS NOT NULL") is True
+
+
+async def test_several_that_migrate_at_once_apply_everything_once(empty: str) -> None:
+    applied = await asyncio.gather(*(migrate(empty, (*ALL, GOOD)) for _ in range(4)))
+    assert sorted(applied, key=len) == [(), (), (), tuple(m.name for m in (*ALL, GOOD))]
+    assert await fetchval(empty, "SELECT count(*) FROM good") == 1
+
+
+async def test_a_database_catches_up_with_what_it_lacks_only(empty: str) -> None:
+    await migrate(empty, ALL)
+    assert await migrate(empty, (*ALL, GOOD)) == (GOOD.name,)
+
+
+async def test_a_migration_that_was_edited_is_refused_and_nothing_is_applied(empty: str) -> None:
+    await migrate(empty, ALL)
+    edited = replace(ALL[0], sql=ALL[0].sql + "\n-- a word more")
+    with pytest.raises(MigrationError, match=f"edited.*{edited.name}"):
+        await migrate(empty, (edited, *ALL[1:], GOOD))
+    assert await fetchval(empty, "SELECT to_regclass('good') IS NULL") is True
+
+
+async def test_a_newer_database_is_refused_by_an_older_release(empty: str) -> None:
+    await migrate(empty, (*ALL, GOOD))
+    with pytest.raises(MigrationError, match=f"newer than this release.*{GOOD.name}"):
+        await migrate(empty, ALL)
+
+
+async def test_a_migration_that_fails_leaves_nothing_of_itself_and_can_be_repaired(
+    empty: str,
+) -> None:
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(empty, (*ALL, GOOD, BAD))
+    assert await fetchval(empty, "SELECT to_regclass('half') IS NULL") is True
+    assert await lacking(empty, (*ALL, GOOD, BAD)) == (BAD.name,)
+    repaired = replace(BAD, sql="CREATE TABLE half (id int)")
+    async with asyncio.timeout(5):  # the lock was given back
+        assert await migrate(empty, (*ALL, GOOD, repaired)) == (BAD.name,)
+
+
+async def test_the_service_does_not_start_on_a_database_that_lags_behind(
+    empty: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=r"run `greenroom migrate` first: 0001_"):
+        async with open_base(settings_for(empty, tmp_path), connections=2):
+            pass
+    await migrate(empty, ALL)
+    async with open_base(settings_for(empty, tmp_path), connections=2) as base:
+        assert base.dsn == empty
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"database_url": None}, "GREENROOM_DATABASE_URL"),
+        ({"secret_keys": ()}, "greenroom keys secret"),
+        ({"fetch_allow": "10.0.0.0/8, nonsense, 1.2.3.4:99999"}, "GREENROOM_FETCH_ALLOW"),
+    ],
+)
+async def test_the_service_does_not_start_without_what_it_needs(
+    dsn: str, tmp_path: Path, change: dict[str, object], hint: str
+) -> None:
+    settings = replace(settings_for(dsn, tmp_path), **change)  # type: ignore[arg-type]  # literals above
+    with pytest.raises(SettingsError, match=hint):
+        async with open_base(settings, connections=2):
+            pass

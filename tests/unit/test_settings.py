@@ -1,0 +1,170 @@
+"""Settings: read once, every mistake at once, and no secret in any message."""
+
+import re
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from service.fetch.limits import FetchLimits
+from service.settings import NOT_SETTINGS, Settings, SettingsError
+
+KEY = Fernet.generate_key().decode()
+DSN = "postgresql://greenroom:hunter2@db.internal/greenroom"
+
+
+def mistakes(**environ: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ(
+            {f"GREENROOM_{name.upper()}": value for name, value in environ.items()}
+        )
+    return str(caught.value)
+
+
+def test_nothing_has_to_be_set() -> None:
+    assert Settings.from_environ({}) == Settings()
+
+
+def test_every_mistake_is_reported_together() -> None:
+    said = mistakes(
+        port="65536",
+        max_video_bytes="0",
+        fetch_total_timeout_s="nan",
+        secret_keys="short",  # noqa: S106 - no key at all
+        default_policy="lax",
+        public_url="ftp://x",
+        log_level="loud",
+        typo="1",
+    )
+    named = re.findall(r"GREENROOM_(\w+): ", said)
+    assert sorted(named) == [
+        "DEFAULT_POLICY",
+        "FETCH_TOTAL_TIMEOUT_S",
+        "LOG_LEVEL",
+        "MAX_VIDEO_BYTES",
+        "PORT",
+        "PUBLIC_URL",
+        "SECRET_KEYS",
+        "TYPO",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "-1"),
+        ("port", "http"),
+        ("max_image_bytes", "-5"),
+        ("max_image_bytes", "50 MB"),
+        ("fetch_idle_timeout_s", "0"),
+        ("fetch_idle_timeout_s", "inf"),
+        ("fetch_idle_timeout_s", "soon"),
+        ("inspect_concurrency", "0"),
+        ("secret_keys", ","),
+        ("secret_keys", " , "),
+        ("log_level", "verbose"),
+        ("public_url", "https://x.example/?a=1"),
+        ("public_url", "x.example"),
+        ("no_such_thing", "1"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(name: str, value: str) -> None:
+    assert mistakes(**{name: value}).startswith(f"GREENROOM_{name.upper()}: ")
+
+
+def test_a_key_that_is_none_is_counted_and_not_repeated() -> None:
+    wrong = KEY[:-4]
+    said = mistakes(secret_keys=f"{KEY},{wrong}")
+    assert "key 2 " in said
+    assert wrong not in said
+    assert KEY not in said
+
+
+def test_secrets_stay_out_of_repr() -> None:
+    settings = Settings.from_environ(
+        {"GREENROOM_DATABASE_URL": DSN, "GREENROOM_SECRET_KEYS": f"{KEY}, {KEY}"}
+    )
+    assert settings.secret_keys == (KEY, KEY)
+    assert settings.database_url == DSN
+    assert "hunter2" not in repr(settings)
+    assert KEY not in repr(settings)
+    assert "8080" in repr(settings)
+
+
+def test_only_our_prefix_is_looked_at() -> None:
+    environ = {"PORT": "x", "greenroom_port": "x", "GREENROOM_CORPUS": "/media"}
+    assert Settings.from_environ(environ) == Settings()
+    assert {"GREENROOM_CORPUS"} == NOT_SETTINGS
+
+
+def test_values_are_read_as_what_they_are() -> None:
+    settings = Settings.from_environ(
+        {
+            "GREENROOM_DATA_DIR": "/srv/greenroom",
+            "GREENROOM_PORT": "0",
+            "GREENROOM_LOG_LEVEL": "WARNING",
+            "GREENROOM_PUBLIC_URL": "https://media.example/greenroom/",
+            "GREENROOM_HEARTBEAT_TIMEOUT_S": "0.5",
+            "GREENROOM_INSPECT_CONCURRENCY": "3",
+        }
+    )
+    assert settings.data_dir == Path("/srv/greenroom")
+    assert (settings.port, settings.log_level) == (0, "warning")
+    assert settings.public_url == "https://media.example/greenroom"
+    assert (settings.heartbeat_timeout_s, settings.inspect_concurrency) == (0.5, 3)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]  # that it cannot be assigned is the point
+
+
+def test_filling_in_changes_nothing_else() -> None:
+    filled = Settings(port=9).filled(database_url=DSN, secret_keys=(KEY,))
+    assert (filled.port, filled.database_url, filled.secret_keys) == (9, DSN, (KEY,))
+
+
+@pytest.mark.parametrize(
+    ("name", "promised"),
+    [
+        ("max_video_bytes", 500 * 10**6),
+        ("max_audio_bytes", 100 * 10**6),
+        ("max_image_bytes", 50 * 10**6),
+        ("max_json_bytes", 64 * 1024),
+        ("fetch_connect_timeout_s", 10),
+        ("fetch_idle_timeout_s", 20),
+        ("fetch_total_timeout_s", 300),
+        ("fetch_concurrency_per_host", 8),
+        ("fetch_concurrency", 200),
+        ("inspect_timeout_s", 60),
+        ("decoder_memory_bytes", 2 * 1024**3),
+        ("analysis_memory_bytes", 3 * 1024**3 // 2),
+        ("fitting_timeout_s", 24 * 3600),
+        ("fetch_allow", ""),
+        ("default_policy", "standard"),
+    ],
+)
+def test_defaults_are_the_ones_that_are_promised(name: str, promised: float | str) -> None:
+    assert getattr(Settings(), name) == promised
+
+
+def test_limits_that_are_no_settings_are_the_promised_ones() -> None:
+    limits = FetchLimits()
+    assert limits.min_bytes_per_s == 16 * 1024
+    assert (limits.rate_window_s, limits.max_redirects) == (10, 5)
+
+
+def test_every_default_can_be_written_in_the_environment() -> None:
+    for setting in fields(Settings):
+        default = setting.default
+        if default in (None, ()):
+            continue
+        read = Settings.from_environ({f"GREENROOM_{setting.name.upper()}": str(default)})
+        assert getattr(read, setting.name) == default, setting.name
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert Settings.from_environ({"GREENROOM_DATABASE_URL": "", "GREENROOM_MODELS_DIR": ""}) == (
+        Settings()
+    )
