@@ -18,10 +18,13 @@ from pgqueuer.types import QueueEntrypoint, QueueManagerId
 from service.db import assets
 from service.db.types import Pool
 from service.domain import Work
+from service.fetch.address import AddressGuard
+from service.fetch.fetcher import Fetcher
+from service.fetch.limits import FetchLimits
 from service.ingest import jobs as jobs_module
 from service.ingest.jobs import Worker
 from service.times import now_utc
-from tests.fakes.origin import answer, reset
+from tests.fakes.origin import answer
 from tests.integration.test_pipeline import BODY, LIMITS, Hold, Site, running, site, ten_seconds
 from validators.analysis.wire import Analysis, AnalysisRequest
 from validators.errors import AnalysisCrashedError
@@ -129,15 +132,23 @@ async def test_a_bug_that_stays_is_our_fault_after_three_runs(
 async def test_nothing_that_the_database_keeps_of_a_failed_fetch_holds_the_urls_secret(
     here: Site,
 ) -> None:
-    """The texts of connection errors quote the whole URL, and PgQueuer keeps tracebacks."""
-    here.origin.serves("/a", reset(b""))
+    """The texts of connection timeouts quote the whole URL, and PgQueuer keeps tracebacks."""
     await here.create("/a?X-Secret=s3cr3t")
-    async with running(here.worker(Work.FETCH)):
-        await here.until("SELECT attempts = 1 FROM asset")
-        await here.until("SELECT count(*) > 0 FROM pgqueuer_log WHERE traceback IS NOT NULL")
+    guard = AddressGuard(blocks=(here.origin.block,))
+    async with Fetcher(guard=guard, limits=FetchLimits(connect_s=1e-6)) as hasty:
+        worker = Worker(
+            ports=replace(here.ports, fetcher=hasty), limits=LIMITS, kinds=frozenset({Work.FETCH})
+        )
+        await time_out_once(here, worker)
     for table in ("asset", "event", "pgqueuer", "pgqueuer_log"):
         kept = await here.pool.fetchval(f"SELECT string_agg(t::text, ' ') FROM {table} t")  # noqa: S608 - literals above
         assert "s3cr3t" not in (kept or ""), table
+
+
+async def time_out_once(here: Site, worker: Worker) -> None:
+    async with running(worker):
+        await here.until("SELECT attempts = 1 FROM asset")
+        await here.until("SELECT count(*) > 0 FROM pgqueuer_log WHERE traceback IS NOT NULL")
 
 
 async def test_a_worker_listens_again_after_its_connections_were_cut(
