@@ -34,6 +34,7 @@ from validators.errors import ToolCrashedError
 from validators.facts import Kind
 from validators.inspect import Tools
 from validators.media.sandbox import Limits, Sandbox, find_tool
+from validators.self_check import self_check
 
 API_CONNECTIONS = 20
 WORKER_CONNECTIONS = 30
@@ -128,13 +129,20 @@ async def open_tools(settings: Settings, *, used: bool = True) -> AsyncIterator[
         children=inspect_concurrency(settings),
         models_dir=settings.models_dir,
     ) as analyzer:
-        if used and (trouble := await analyzer.trouble() or await _tools_missing()):
-            raise SettingsError(trouble)
         ANALYSIS_RESTARTS.set_function(lambda: analyzer.restarts)
         limits = Limits(
             wall_s=settings.inspect_timeout_s, address_space_bytes=settings.decoder_memory_bytes
         )
-        yield Tools(sandbox=Sandbox(limits=limits), analyzer=analyzer)
+        tools = Tools(sandbox=Sandbox(limits=limits), analyzer=analyzer)
+        if used:
+            await _must_work(tools, analyzer)
+        yield tools
+
+
+async def _must_work(tools: Tools, analyzer: Analyzer) -> None:
+    """Missing tools would call every medium bad, and verdicts are for ever: better not to start."""
+    if trouble := await analyzer.trouble() or await _tools_missing() or await self_check(tools):
+        raise SettingsError(trouble)
 
 
 async def _tools_missing() -> str | None:

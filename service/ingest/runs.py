@@ -4,7 +4,7 @@
     overtaken     another run holds the claim: write nothing
     later         the source may answer another time
     failure       ffmpeg, the analysis child or our own code died: again, three times at most
-    handed back   the process is stopping: nothing is counted
+    handed back   the process is stopping, or its host is busy: nothing is counted
     lost          the process or its database died: the next run finds the claim open and counts it
 
 A run that has to be repeated returns `Again`. It does not raise: PgQueuer keeps the traceback of
@@ -24,7 +24,7 @@ import structlog
 from service.db import assets
 from service.db.types import DATABASE_UNREACHABLE
 from service.domain import MAX_FAILURES, Run, Work, next_attempt_at, worn_out
-from service.errors import IngestError
+from service.errors import HostBusyError, IngestError
 from service.ingest import pipeline
 from service.ingest.pipeline import Ports
 from service.ingest.settle import internal_failure
@@ -34,6 +34,7 @@ from service.telemetry import JOBS
 log = structlog.get_logger()
 
 DATABASE_PAUSE = timedelta(seconds=1)
+HOST_PAUSE = timedelta(seconds=2)  # while the line for its host is long
 
 Step = Callable[[Run, Ports], Awaitable[None]]
 
@@ -93,22 +94,25 @@ class _Attempt:
             finished = await _unless(stopping, STEPS[self.work](self.run, self.ports))
         except (assets.ClaimLostError, *DATABASE_UNREACHABLE):
             raise
+        except HostBusyError:
+            return await self._hand_back("host_busy", delay=HOST_PAUSE)
         except IngestError as error:
             return await self._after_error(error)
         except Exception as error:  # noqa: BLE001 - a bug, or a child that died, costs one run
             return await self._after_failure(error)
         if not finished:
-            return await self._hand_back()
+            return await self._hand_back("stopping")
         self._count("settled")
         log.info("run_settled")
         return None
 
-    async def _hand_back(self) -> Again:
+    async def _hand_back(self, reason: str, delay: timedelta = timedelta(0)) -> Again:
+        """End the run with nothing counted: it is not the asset's fault."""
         async with self.ports.pool.acquire() as conn:
             await assets.hand_back(conn, self.run)
         self._count("handed_back")
-        log.info("run_handed_back")
-        return Again(reason="stopping")
+        log.info("run_handed_back", reason=reason)
+        return Again(delay=delay, reason=reason)
 
     async def _after_error(self, error: IngestError) -> Again | None:
         """A source that failed: again later if that may help, else for good."""

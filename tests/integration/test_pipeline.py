@@ -37,7 +37,7 @@ from tests.fakes.origin import Behaviour, Origin, answer, endless, head, raw
 from tests.fakes.origin import Request as HttpRequest
 from tests.rows import ORGANISATION, SEALER, add_organisation
 from validators.analysis.wire import Analysis
-from validators.facts import Kind
+from validators.facts import Kind, SpeechFacts
 from validators.inspect import Tools
 from validators.media.sandbox import Limits, Sandbox
 
@@ -49,6 +49,7 @@ LIMITS = WorkerLimits(
     fitting_timeout=timedelta(days=1),
 )
 CAP_BYTES = 1 << 20
+NOTHING_HEARD = Analysis(speech=SpeechFacts(duration_s=10, speech=()))  # a refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ class Site:
 
 @asynccontextmanager
 async def site(pool: Pool, folder: Path) -> AsyncIterator[Site]:
-    analyzer = FakeAnalyzer()
+    analyzer = FakeAnalyzer(answer=NOTHING_HEARD)
     async with (
         LocalStore(folder / "assets") as store,
         Origin() as origin,

@@ -169,6 +169,24 @@ async def test_a_worker_listens_again_after_its_connections_were_cut(
         await here.until_asset("stored")
 
 
+async def test_a_long_line_for_one_host_costs_no_attempt_and_holds_up_nobody(here: Site) -> None:
+    hold = Hold()
+    here.origin.serves("/slow", hold)
+    for _ in range(6):
+        await here.create("/slow")
+    guard = AddressGuard(blocks=(here.origin.block,))
+    async with Fetcher(guard=guard, limits=FetchLimits(per_host=1)) as narrow:
+        worker = Worker(
+            ports=replace(here.ports, fetcher=narrow), limits=LIMITS, kinds=frozenset({Work.FETCH})
+        )
+        async with running(worker):
+            await here.until("SELECT count(*) > 0 FROM pgqueuer_log WHERE traceback IS NOT NULL")
+            hold.released.set()
+            here.origin.serves("/slow", answer(BODY))
+            await here.until_asset("stored")
+    assert await here.pool.fetchval("SELECT max(attempts + failures + losses) FROM asset") == 0
+
+
 async def test_an_idle_worker_stops_promptly(here: Site) -> None:
     worker = here.worker()
     task = asyncio.create_task(worker.run())
