@@ -42,14 +42,19 @@ _T = TypeVar("_T")
 BLOCK_BYTES = 1 << 20  # one hop to a thread per block: at 64 KiB the hops cost more than the disk
 PAGE = 1000  # assets per hop while listing
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of link(2), by filesystem
+_PARTIALS = ".partial"  # also the sign that a directory is a store of ours, and not an empty mount
 
 
 class LocalStore:
-    """An AssetStore in the directory *root*, which is made if it is missing (mode 0700)."""
+    """An AssetStore in the directory *root*, which is made if it is missing (mode 0700).
+
+    Its filesystem must have hard links; `check` says so where it has none.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._partials = root / ".partial"
+        self._partials = root / _PARTIALS
 
     async def __aenter__(self) -> Self:
         await _io(_prepare, self._root, self._partials)
@@ -179,6 +184,10 @@ class _Partial:
             os.link(self.path, path)
         except FileExistsError as exc:
             raise KeyTakenError(path.name) from exc
+        except OSError as exc:
+            if exc.errno in _NO_LINKS:
+                raise StoreUnavailableError("its filesystem needs hard links") from exc
+            raise
         try:
             _sync_directory(path.parent)
         except BaseException:
@@ -252,7 +261,22 @@ def _open(path: Path, key: str, opened: ExitStack) -> FileIO:
     try:
         return opened.enter_context(FileIO(path, "rb"))
     except FileNotFoundError as exc:
-        raise AssetNotFoundError(key) from exc
+        raise _absent(path, key) from exc
+
+
+def _absent(path: Path, key: str) -> StoreError:
+    """What it means that *path* is not there: an empty key, or a store that is away."""
+    try:
+        _expect_store(path.parent)
+    except StoreUnavailableError as exc:
+        return exc
+    return AssetNotFoundError(key)
+
+
+def _expect_store(root: Path) -> None:
+    """Raise StoreUnavailableError where *root* is gone, or empty since its volume is."""
+    if not (root / _PARTIALS).is_dir():
+        raise StoreUnavailableError("its directory is gone")
 
 
 def _digest(path: Path, key: str) -> str:
@@ -265,17 +289,19 @@ def _stat(path: Path, key: str) -> AssetStat:
     try:
         found = path.stat()
     except FileNotFoundError as exc:
-        raise AssetNotFoundError(key) from exc
+        raise _absent(path, key) from exc
     modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
     return AssetStat(key=key, size_bytes=found.st_size, modified_at=modified_at)
 
 
 def _delete(path: Path) -> None:
+    _expect_store(path.parent)  # or an asset would seem deleted that comes back with its volume
     path.unlink(missing_ok=True)
     _sync_directory(path.parent)  # also when it was gone: who deleted it may have died just then
 
 
 def _find(root: Path, prefix: str) -> Iterator[AssetStat]:
+    _expect_store(root)
     with os.scandir(root) as entries:
         for entry in entries:
             key = entry.name.replace("+", "/")

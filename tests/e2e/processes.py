@@ -117,21 +117,31 @@ INSPECTION_STAGES = {"inspecting", "identify", "probe", "decode"}
 
 @asynccontextmanager
 async def command(*words: str, environ: Mapping[str, str]) -> AsyncIterator[Process]:
-    """Run `greenroom *words*`; whatever is left of its tree at the end is an error of ours."""
+    """Run `greenroom *words*`; it must end well when told to, and leave nothing of its tree."""
     process = await asyncio.create_subprocess_exec(
         *GREENROOM, *words, cwd=ROOT, env=_environ(environ), stdout=asyncio.subprocess.DEVNULL
     )
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(40):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            raise
+        await _end(process)
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is not None:
+        assert process.returncode == -signal.SIGKILL, f"ended by itself: {process.returncode}"
+        return  # by `kill`, which has looked at its tree
+    tree = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(40):
+            status = await process.wait()
+    except TimeoutError:
+        process.kill()
+        raise
+    assert status == 0
+    _, left = await asyncio.to_thread(psutil.wait_procs, tree, timeout=10)
+    assert not left, f"left behind: {left}"
 
 
 def _environ(added: Mapping[str, str]) -> dict[str, str]:
@@ -167,8 +177,20 @@ async def kill(process: Process) -> None:
 
 
 def holding_ffmpeg(folder: Path) -> tuple[Path, Path]:
-    """A stand-in for ffmpeg that hangs while a file exists, and is the real one otherwise."""
+    """A stand-in for ffmpeg that hangs while a file exists, and is the real one otherwise.
+
+    Touch the file once the service runs: at its start it tries its tools out.
+    """
+    return _stand_in(folder, 'if [ -e "$hold" ]; then exec sleep 600; fi')
+
+
+def once_hanging_ffmpeg(folder: Path) -> tuple[Path, Path]:
+    """A stand-in for ffmpeg: the first to find a file takes it away and hangs."""
+    return _stand_in(folder, 'if rm "$hold" 2>/dev/null; then exec sleep 600; fi')
+
+
+def _stand_in(folder: Path, condition: str) -> tuple[Path, Path]:
     real, hold, script = shutil.which("ffmpeg"), folder / "hold", folder / "ffmpeg-holding"
-    script.write_text(f'#!/bin/sh\n[ -e "{hold}" ] && exec sleep 600\nexec {real} "$@"\n')
+    script.write_text(f'#!/bin/sh\nhold="{hold}"\n{condition}\nexec {real} "$@"\n')
     script.chmod(0o755)
     return script, hold

@@ -21,6 +21,17 @@ async def assert_fitting_once(service: Service, avatar: str) -> None:
     assert len({event["subject"] for event in stored}) == len(stored) == 2
 
 
+def partials(data: Path) -> list[Path]:
+    """What is being written, or was left behind by whoever wrote it."""
+    return list((data / "assets" / ".partial").iterdir())
+
+
+async def half_stored(service: Service, data: Path) -> None:
+    """Wait until one source is stored and another is being written."""
+    while not (await service.events("asset.stored") and partials(data)):  # noqa: ASYNC110 - files have no event
+        await asyncio.sleep(0.02)
+
+
 async def test_killed_in_the_middle_of_a_fetch(tmp_path: Path) -> None:
     async with origin() as source:
         source.held["voice.flac"] = asyncio.Event()
@@ -29,23 +40,24 @@ async def test_killed_in_the_middle_of_a_fetch(tmp_path: Path) -> None:
             avatar = await service.create(source.url, **PAIR)
             async with asyncio.timeout(30):
                 await source.half_way.wait()
+                await half_stored(service, tmp_path / "data")
             await kill(service.process)
+        assert len(partials(tmp_path / "data")) == 1
         source.held["voice.flac"].set()
         async with dev(tmp_path / "data", environ) as service:
             await assert_fitting_once(service, avatar)
-            partials = [p for p in (tmp_path / "data" / "assets").rglob("*") if "part" in p.name]
-            assert not [path for path in partials if path.is_file()]
+            assert partials(tmp_path / "data") == []
 
 
 async def test_killed_in_the_middle_of_an_inspection(tmp_path: Path) -> None:
     ffmpeg, hold = holding_ffmpeg(tmp_path)
-    hold.touch()
     async with origin() as source:
         environ = {
             "GREENROOM_FETCH_ALLOW": f"127.0.0.1/32:{source.port}",
             "FFMPEG": str(ffmpeg),
         }
         async with dev(tmp_path / "data", environ) as service:
+            hold.touch()
             avatar = await service.create(source.url, **PAIR)
             await service.verdict_when(avatar, "inspecting")
             await service.inspecting(avatar)
@@ -58,8 +70,8 @@ async def test_killed_in_the_middle_of_an_inspection(tmp_path: Path) -> None:
 
 async def test_a_second_worker_finishes_what_a_killed_one_began(dsn: str, tmp_path: Path) -> None:
     ffmpeg, hold = holding_ffmpeg(tmp_path)
-    hold.touch()
     async with origin() as source:
+        source.held["voice.flac"] = asyncio.Event()
         environ = {
             "GREENROOM_DATABASE_URL": dsn,
             "GREENROOM_SECRET_KEYS": Fernet.generate_key().decode(),
@@ -75,6 +87,10 @@ async def test_a_second_worker_finishes_what_a_killed_one_began(dsn: str, tmp_pa
         ):
             service = Service(process=first, client=client)
             avatar = await service.create(source.url, **PAIR)
+            async with asyncio.timeout(60):
+                await source.half_way.wait()  # so the worker has started
+            hold.touch()
+            source.held["voice.flac"].set()
             await service.inspecting(avatar)
             await asyncio.sleep(1)
             async with command("worker", environ=environ) as _second:

@@ -17,9 +17,13 @@ def drain(fd: int) -> bytes:
 
 @dataclass
 class FakeAnalyzer:
-    """Keeps what it was asked and what came through; *error* is raised instead of an answer."""
+    """Keeps what it was asked and what came through; *error* is raised instead of an answer.
+
+    Asked a second time it gives *later*, where there is one.
+    """
 
     answer: Analysis = field(default_factory=Analysis)
+    later: Analysis | None = None
     error: Exception | None = None
     reads: bool = True  # False: hangs up at once
     requests: list[AnalysisRequest] = field(default_factory=list)
@@ -35,4 +39,5 @@ class FakeAnalyzer:
             self.received += await asyncio.gather(*reading)
         if self.error is not None:
             raise self.error
-        return self.answer
+        again = len(self.requests) > 1
+        return self.later if again and self.later is not None else self.answer

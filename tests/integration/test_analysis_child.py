@@ -1,6 +1,7 @@
 """The real child with its real models, fed by ffmpeg through pipes as an inspection feeds it."""
 
 import asyncio
+import io
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from validators.analysis import weights
+from validators.analysis.__main__ import SampleReader
 from validators.analysis.client import Analyzer
 from validators.analysis.models.faces import drawn_face
 from validators.analysis.wire import AnalysisRequest, FrameStream
@@ -144,20 +146,67 @@ async def test_nothing_at_all_is_no_error(analyzer: Analyzer) -> None:
     assert analysis.faces.frames == ()
 
 
+async def test_what_is_too_much_is_read_dropped_and_reported(analyzer: Analyzer) -> None:
+    fds = [filled(bytes(FRAME_BYTES * 86 + 1)), filled(bytes(17 * 32_000 + 2))]
+    analysis = await analyzer.analyze(VIDEO, fds)
+    assert analysis.faces is not None
+    assert analysis.speech is not None
+    assert analysis.truncated
+    assert (len(analysis.faces.frames), analysis.speech.duration_s) == (86, 17)
+
+
 @pytest.mark.parametrize(
-    ("request_", "contents"),
+    ("request_", "contents", "truncated"),
     [
-        (SAMPLES, [bytes(17 * 32_000 + 2)]),
-        (PICTURE, [bytes(FRAME_BYTES + 1)]),
-        (VIDEO, [bytes(FRAME_BYTES * 86 + 1), b""]),
+        (SAMPLES, [bytes(17 * 32_000)], False),
+        (SAMPLES, [bytes(17 * 32_000 + 1)], True),
+        (PICTURE, [bytes(FRAME_BYTES)], False),
+        (PICTURE, [bytes(FRAME_BYTES + 1)], True),
+        (VIDEO, [bytes(FRAME_BYTES * 86), b""], False),
+        (VIDEO, [bytes(FRAME_BYTES * 86 + 1), b""], True),
     ],
 )
-async def test_more_than_any_medium_may_hold_is_refused(
-    analyzer: Analyzer, request_: AnalysisRequest, contents: list[bytes]
+async def test_the_surplus_begins_with_one_byte(
+    analyzer: Analyzer, request_: AnalysisRequest, contents: list[bytes], truncated: bool
 ) -> None:
-    with pytest.raises(AnalysisCrashedError, match="WireError: more than"):
-        await analyzer.analyze(request_, [filled(content) for content in contents])
-    assert (await analyzer.analyze(SAMPLES, [filled(b"")])).speech is not None
+    fds = [filled(content) for content in contents]
+    assert (await analyzer.analyze(request_, fds)).truncated is truncated
+    assert analyzer.restarts == 0
+
+
+async def test_a_writer_of_a_minute_too_much_is_not_stopped(analyzer: Analyzer) -> None:
+    """ffmpeg waits for whoever does not read, and never learns that it may stop."""
+    read_end, write_end = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(write_end, "wb") as pipe:
+            pipe.write(bytes(60 * 32_000))
+
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    analysis = await analyzer.analyze(SAMPLES, [read_end])
+    await writing  # raises BrokenPipeError where the child hung up
+    assert analysis.truncated
+
+
+@pytest.mark.parametrize("duration_ms", [1, 30, 34, 35, 99])
+async def test_next_to_no_sound_is_measured_as_no_speech(
+    analyzer: Analyzer, duration_ms: int
+) -> None:
+    """The networks raise on so little of it, once the cheap look before them hears a voice."""
+    buzz = (b"\xff\x3f" * 40 + b"\x01\xc0" * 40) * 20
+    analysis = await analyzer.analyze(SAMPLES, [filled(buzz[: duration_ms * 32])])
+    assert analysis.speech is not None
+    assert (analysis.speech.speech, analysis.speech.duration_s) == ((), duration_ms / 1000)
+
+
+class BrokenPipe(io.BytesIO):
+    def read(self, _: int | None = -1, /) -> bytes:
+        raise MemoryError("no room for samples")
+
+
+async def test_samples_that_could_not_be_read_are_never_taken_for_silence() -> None:
+    with pytest.raises(MemoryError, match="no room"):
+        SampleReader(BrokenPipe()).finish()
 
 
 async def test_an_idle_child_uses_no_more_than_a_quarter_of_its_limit(analyzer: Analyzer) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from service.errors import FailureCode, SourceError, Who
+from service.errors import FailureCode, HostBusyError, SourceError, Who
 from service.fetch.address import AddressGuard, AllowedBlock, Refused, Why
 from service.fetch.connector import AddressRefusedError, guarded_connector, noting_refusals
 from service.fetch.fetcher import Fetcher, Progress
@@ -514,14 +514,54 @@ async def slow(_: Request, writer: asyncio.StreamWriter) -> None:
 
 
 async def test_one_host_gets_so_many_requests_at_once_and_the_rest_wait(origin: Origin) -> None:
-    limits = FetchLimits(per_host=2, total_s=1.0)
-
+    limits = FetchLimits(per_host=2, total_s=0.8)
     origin.serves("/a", slow)
     async with Fetcher(guard=AddressGuard(blocks=(origin.block,)), limits=limits) as fetcher:
-        bodies = await asyncio.gather(*[fetch(fetcher, origin.url("/a")) for _ in range(8)])
-        assert bodies == [MEDIA] * 8  # the last waited 0.9 s in line, which was not its fault
+        bodies = await asyncio.gather(*[fetch(fetcher, origin.url("/a")) for _ in range(6)])
+        assert bodies == [MEDIA] * 6  # the last waited 0.6 s in line, which was not its fault
         assert fetcher._slots._lines == {}
     assert origin.at_once == 2
+
+
+async def test_fifty_slow_sources_of_one_host_do_not_hold_up_another_host(origin: Origin) -> None:
+    origin.serves("/never", stalled(b""))
+    origin.serves("/a", answer(MEDIA))
+    limits, turns = FetchLimits(per_host=2, per_process=10), asyncio.Semaphore(10)
+
+    async def work(ours: Fetcher, url: str) -> bytes:
+        async with turns:  # as many as a worker takes on at once
+            return await fetch(ours, url)
+
+    guard = AddressGuard(blocks=(origin.block,))
+    resolver = FakeResolver(slow=["127.0.0.1"], other=["127.0.0.1"])
+    async with Fetcher(guard=guard, limits=limits, resolver=resolver) as fetcher:
+        slow_url = origin.url(f"/never?{SECRET}", host="slow.example.com")
+        waiting = [asyncio.create_task(work(fetcher, slow_url)) for _ in range(50)]
+        async with asyncio.timeout(5):
+            assert await work(fetcher, origin.url("/a", host="other.example.com")) == MEDIA
+        turned_away = [task.exception() for task in waiting if task.done()]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert fetcher._slots._lines == {}
+    assert len(turned_away) == 50 - 2 * 3  # two at work, four in line
+    assert all(isinstance(error, HostBusyError) and error.retryable for error in turned_away)
+    assert not any(SECRET in f"{error!r} {error}" for error in turned_away)
+
+
+async def test_a_host_with_a_long_line_is_taken_up_again_once_it_is_shorter(
+    origin: Origin,
+) -> None:
+    origin.serves("/a", slow)
+    guard, limits = AddressGuard(blocks=(origin.block,)), FetchLimits(per_host=1)
+    async with Fetcher(guard=guard, limits=limits) as fetcher:
+        line = [asyncio.create_task(fetch(fetcher, origin.url("/a"))) for _ in range(3)]
+        await asyncio.wait(line, timeout=0.01)
+        with pytest.raises(HostBusyError):
+            await fetch(fetcher, origin.url("/a"))
+        await asyncio.wait(line, return_when=asyncio.FIRST_COMPLETED)
+        assert await fetch(fetcher, origin.url("/a")) == MEDIA
+        await asyncio.gather(*line)
 
 
 async def test_all_hosts_together_are_limited_too(origin: Origin) -> None:

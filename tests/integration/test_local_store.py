@@ -287,6 +287,48 @@ async def test_cancelling_while_a_file_is_made_leaves_neither_file_nor_descripto
     assert made[0].file.closed
 
 
+@pytest.mark.parametrize("mount_point_left", [False, True])
+async def test_a_store_whose_directory_is_gone_is_away_and_not_empty(
+    tmp_path: Path, mount_point_left: bool
+) -> None:
+    root = tmp_path / "store"
+    async with LocalStore(root) as store:
+        asset = await store.put("k", body(b"abc"))
+        root.rename(tmp_path / "elsewhere")
+        if mount_point_left:
+            root.mkdir()
+        with pytest.raises(StoreUnavailableError):
+            await store.stat("k")
+        with pytest.raises(StoreUnavailableError):
+            [chunk async for chunk in store.open("k")]
+        with pytest.raises(StoreUnavailableError):
+            async with store.local_copy("k", sha256=asset.sha256):
+                pass
+        with pytest.raises(StoreUnavailableError):
+            await store.put("other", body(b"abc"))
+        with pytest.raises(StoreUnavailableError):
+            await store.delete("k")
+        with pytest.raises(StoreUnavailableError):
+            [found async for found in store.list()]
+        with pytest.raises(StoreUnavailableError):
+            await store.check()
+    assert (tmp_path / "elsewhere" / "k").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+async def test_a_filesystem_without_hard_links_is_named_as_the_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(code, os.strerror(code))  # as link(2) says it on FAT, exFAT and some FUSE
+
+    async with LocalStore(tmp_path) as store:
+        monkeypatch.setattr(os, "link", link)
+        with pytest.raises(StoreUnavailableError, match="hard links"):
+            await store.check()
+    assert partials(tmp_path) == []
+
+
 async def test_a_long_list_is_complete(tmp_path: Path) -> None:
     async with LocalStore(tmp_path) as store:
         for number in range(2500):

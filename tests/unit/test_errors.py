@@ -5,6 +5,7 @@ import pytest
 from service.errors import (
     FAILURES,
     FailureCode,
+    HostBusyError,
     IngestError,
     InternalError,
     SourceError,
@@ -60,5 +61,6 @@ def test_trying_again_helps_where_the_source_may_do_better(code: FailureCode) ->
 
 def test_what_is_away_is_tried_again_and_what_is_broken_is_not() -> None:
     assert UnavailableError(FailureCode.INTERNAL).retryable
+    assert HostBusyError().retryable
     assert not InternalError(FailureCode.INTERNAL).retryable
     assert InternalError(FailureCode.INTERNAL).who is Who.US

