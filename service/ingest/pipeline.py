@@ -59,11 +59,14 @@ async def fetch(run: Run, ports: Ports) -> None:
     url = _unsealed(sealed, ports.sealer)
     await _clear_abandoned(run, ports)
     blob_id = new_id()
-    stored = await _stream(run, ports, url, blob_id)
+    key = blob_id.hex
+    async with ports.pool.acquire() as conn:
+        await assets.begin_blob(conn, run, blob_id=blob_id, key=key)
+    stored = await _stream(run, ports, url, key)
     try:
         kept = await _keep(run, ports, blob_id, stored)
     except assets.ClaimLostError:  # whoever overtook us may have forgotten this key already
-        await _erase(ports, blob_id, stored.key)
+        await _erase(ports, blob_id, key)
         raise
     if kept != blob_id:
         await _clear_abandoned(run, ports)
@@ -86,9 +89,7 @@ async def _keep(run: Run, ports: Ports, blob_id: UUID, stored: StoredAsset) -> U
             return kept
 
 
-async def _stream(run: Run, ports: Ports, url: str, blob_id: UUID) -> StoredAsset:
-    """Store what *url* gives, under a key that is committed before the first byte of it."""
-    key = blob_id.hex
+async def _stream(run: Run, ports: Ports, url: str, key: str) -> StoredAsset:
     cap = ports.max_bytes[run.kind]
     async with _reporting(run, ports, "fetching", "bytes") as report:
         try:
@@ -99,8 +100,6 @@ async def _stream(run: Run, ports: Ports, url: str, blob_id: UUID) -> StoredAsse
                 now=ports.clock(),
                 progress=report,
             ) as source:
-                async with ports.pool.acquire() as conn:
-                    await assets.begin_blob(conn, run, blob_id=blob_id, key=key)
                 return await ports.store.put(key, source.body(), max_bytes=cap)
         except TooLargeError as exc:
             raise SourceError(FailureCode.SOURCE_TOO_LARGE, f"over {cap} bytes") from exc
