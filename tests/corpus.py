@@ -40,6 +40,5 @@ def labelled(media: str, *, expect: str, reasons: Collection[str] = ()) -> list[
     return [
         item
         for item in found
-        if (item.media, item.expect) == (media, expect)
-        and (not wanted or wanted & item.reasons)
+        if (item.media, item.expect) == (media, expect) and (not wanted or wanted & item.reasons)
     ]

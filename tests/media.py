@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from validators.media.sandbox import tool_name
+
 TEXT = (
     "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs. "
     "How vexingly quick daft zebras jump. Sphinx of black quartz, judge my vow. "
@@ -21,7 +23,9 @@ H264_AAC = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-
 
 def ffmpeg(*arguments: str | Path) -> None:
     subprocess.run(
-        ["ffmpeg", "-nostdin", "-v", "error", "-y", *map(str, arguments)], check=True, timeout=60
+        [tool_name("ffmpeg"), "-nostdin", "-v", "error", "-y", *map(str, arguments)],
+        check=True,
+        timeout=60,
     )
 
 
@@ -58,15 +62,77 @@ def speech(path: Path, *, seconds: float = 6, voice: str = "en-us", text: str = 
     return path
 
 
-def turned_clockwise(path: Path, source: Path) -> Path:
-    """The same MP4, shown a quarter turn clockwise: the first track's display matrix says so."""
+def turned(path: Path, source: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """The same MP4, shown so that (x, y) goes to (a x + c y, b x + d y), *matrix* being a b c d.
+
+    The display matrix of the first track says so.
+    """
     data = source.read_bytes()
     track = data.index(b"tkhd")
-    one, w = 1 << 16, 1 << 30
-    upright = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, w)
-    clockwise = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, w)
-    at = data.index(upright, track)
-    path.write_bytes(data[:at] + clockwise + data[at + len(upright) :])
+    at = data.index(_display_matrix(1, 0, 0, 1), track)
+    path.write_bytes(data[:at] + _display_matrix(*matrix) + data[at + 36 :])
+    return path
+
+
+def turned_clockwise(path: Path, source: Path) -> Path:
+    """The same MP4, shown a quarter turn clockwise."""
+    return turned(path, source, (0, 1, -1, 0))
+
+
+def _display_matrix(a: int, b: int, c: int, d: int) -> bytes:
+    one = 1 << 16
+    return struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+
+
+def resized(path: Path, *, parts: Sequence[tuple[str, float]]) -> Path:
+    """A transport stream whose picture changes its size: (size, seconds) after (size, seconds)."""
+    data, at_s = b"", 0.0
+    for size, seconds in parts:
+        part = path.with_name(f"{path.stem}-{size}-{at_s:g}.ts")
+        clip(part, seconds=seconds, size=size, options=("-output_ts_offset", str(at_s)))
+        data, at_s = data + part.read_bytes(), at_s + seconds
+    path.write_bytes(data)
+    return path
+
+
+def subtitled(path: Path, source: Path, *, seconds: float) -> Path:
+    """*source* with one line of subtitles that stands for *seconds*."""
+    lines = path.with_suffix(".srt")
+    minutes, rest = divmod(int(seconds), 60)
+    lines.write_text(f"1\n00:00:00,000 --> 00:{minutes:02}:{rest:02},000\nHello.\n")
+    maps = ("-map", "0", "-map", "1", "-c", "copy", "-c:s", "mov_text")
+    ffmpeg("-i", source, "-i", lines, *maps, path)
+    return path
+
+
+def referring(path: Path, source: Path, to: str) -> Path:
+    """The same MOV, whose first track says that its samples are in another file: *to*.
+
+    An alias in the track's `dref`, as QuickTime writes it; 2 is the kind of an absolute path.
+    """
+    data = bytearray(source.read_bytes())
+    name = to.encode() + bytes(len(to) % 2)
+    words = bytes(10) + bytes(28) + bytes(12) + bytes(64) + bytes(16) + bytes(4) + bytes(16)
+    words += struct.pack(">HH", 2, len(to)) + name + struct.pack(">HH", 0xFFFF, 0)
+    alias = struct.pack(">I4sI", 12 + len(words), b"alis", 0) + words
+    dref = data.index(b"dref", data.index(b"minf"))
+    entry = dref + 12  # behind the name, the version and the number of entries
+    length = int.from_bytes(data[entry : entry + 4])
+    data[entry : entry + length] = alias
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        at = data.rindex(box, 0, dref + 4) - 4
+        grown = int.from_bytes(data[at : at + 4]) + len(alias) - length
+        data[at : at + 4] = grown.to_bytes(4)
+    path.write_bytes(data)
+    return path
+
+
+def sped_up(path: Path, source: Path, times: int) -> Path:
+    """The same M4A with a media clock that runs *times* as fast as its samples."""
+    data = source.read_bytes()
+    at = data.index(b"mdhd") + 16
+    rate = int.from_bytes(data[at : at + 4])
+    path.write_bytes(data[:at] + (rate * times).to_bytes(4) + data[at + 4 :])
     return path
 
 

@@ -1,11 +1,15 @@
 """What can stop an inspection short of a verdict. A refusal is a Verdict, never one of these.
 
 InspectionError          somebody of ours must act, or a retry on a fresh child may do
- |- ToolCrashedError     ffmpeg or ffprobe died of a signal, or could not be started
+ |- ToolCrashedError     a media tool died of a signal, could not be started or lacks something
  |- ToolTimeoutError     it ran past its deadline and was killed with its process group
  |- AnalysisCrashedError the analysis child died, broke the protocol or outgrew its memory
- `- AnalysisTimeoutError the analysis child ran past its deadline and was killed
+ |- AnalysisTimeoutError the analysis child ran past its deadline and was killed
+ `- UnmeasuredError      nothing failed, yet a measurement that decides is missing
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InspectionError(Exception):
@@ -13,7 +17,7 @@ class InspectionError(Exception):
 
 
 class ToolCrashedError(InspectionError):
-    """ffmpeg or ffprobe died of a signal, or could not be started."""
+    """A media tool died of a signal, could not be started, or lacks an option or memory."""
 
 
 class ToolTimeoutError(InspectionError):
@@ -26,3 +30,19 @@ class AnalysisCrashedError(InspectionError):
 
 class AnalysisTimeoutError(InspectionError):
     """The analysis child ran past its deadline and was killed."""
+
+
+class UnmeasuredError(InspectionError):
+    """Nothing failed, yet a measurement that decides is missing: what nobody saw is not good."""
+
+
+@contextmanager
+def one_failure() -> Iterator[None]:
+    """Raise the first error of nested task groups as itself: the others are what it caused."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        first: Exception = group
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        raise first from group

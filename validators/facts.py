@@ -9,7 +9,7 @@ whenever a measurement changes its meaning.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 
 Range = tuple[float, float]
 
@@ -37,6 +37,7 @@ class StreamFacts:
     width: int | None = None  # as coded, before rotation
     height: int | None = None
     sample_aspect: float = 1.0  # width of a pixel over its height
+    mirrored: bool = False  # left and right are swapped before the picture is turned
     rotation_deg: int = 0  # clockwise turn that a viewer applies
     declared_fps: float | None = None
     sample_rate_hz: int | None = None
@@ -49,6 +50,14 @@ class StreamFacts:
     def display_size(self) -> tuple[int, int]:
         """Width and height as a viewer sees them: turned, the width stretched to square pixels."""
         width, height = round((self.width or 0) * self.sample_aspect), self.height or 0
+        return self._turned(width, height)
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height in pixels as coded, turned but not stretched."""
+        return self._turned(self.width or 0, self.height or 0)
+
+    def _turned(self, width: int, height: int) -> tuple[int, int]:
         return (height, width) if self.rotation_deg % 180 else (width, height)
 
     @property
@@ -86,6 +95,7 @@ class TrackFacts:
     start_s: float
     end_s: float  # end of the last sample
     units: int  # frames of video, packets of audio that decoded
+    units_s: float = 0.0  # their lengths together; more than the duration where they overlap
 
     @property
     def duration_s(self) -> float:
@@ -102,11 +112,18 @@ class DecodeFacts:
     audio: TrackFacts | None = None
 
     @property
+    def start_s(self) -> float:
+        """When the first sample is shown or heard, on the clock of the tracks."""
+        return min((track.start_s for track in self._tracks), default=0.0)
+
+    @property
     def duration_s(self) -> float:
         """From the first sample shown or heard to the end of the last; 0 where none decoded."""
-        tracks = [track for track in (self.video, self.audio) if track is not None]
-        starts, ends = [t.start_s for t in tracks], [t.end_s for t in tracks]
-        return max(ends) - min(starts) if tracks else 0.0
+        return max((track.end_s for track in self._tracks), default=0.0) - self.start_s
+
+    @property
+    def _tracks(self) -> tuple[TrackFacts, ...]:
+        return tuple(track for track in (self.video, self.audio) if track is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +132,7 @@ class PictureFacts:
 
     width: int
     height: int
-    frames: int = 1
+    frames: int = 1  # 2 stands for any number over one: counting them would read the whole file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +175,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameFacts:
-    """The faces of one sampled frame, largest first."""
+    """The faces of one sampled frame, largest first. It stands for the time until the next."""
 
     time_s: float
     faces: tuple[Face, ...]
@@ -169,7 +186,7 @@ class FaceFacts:
     """Every frame that was looked at, in order."""
 
     frames: tuple[FrameFacts, ...]
-    interval_s: float  # between regular samples; 0 for a still image
+    interval_s: float  # the least time between samples; 0 for a still image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,3 +206,4 @@ class Facts:
     speech: SpeechFacts | None = None
     speakers: SpeakerFacts | None = None
     faces: FaceFacts | None = None
+    truncated: bool = False  # more came out of the decoder than any medium may hold: it was dropped

@@ -6,30 +6,30 @@ failed: a tool or the analysis child died, or ran past its deadline.
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from validators.analysis.wire import Analysis, AnalysisRequest, FrameStream
-from validators.errors import AnalysisCrashedError
-from validators.facts import FACTS_VERSION, Facts, Kind, StreamFacts
+from validators.errors import AnalysisCrashedError, one_failure
+from validators.facts import FACTS_VERSION, FaceFacts, Facts, FrameFacts, Kind, StreamFacts
 from validators.media.decode import FRAMES_PER_S, Decoded, Plan, decode, frame_size
 from validators.media.picture import Picture, decode_picture
 from validators.media.pipes import Pipe, open_pipes
-from validators.media.probe import Probe, UnreadableError, probe
+from validators.media.probe import UnreadableError, probe
 from validators.media.sandbox import Sandbox, tool_name
-from validators.media.signature import ALLOWED, read_signature
+from validators.media.signature import ALLOWED, expect_regular, read_signature
 from validators.policy import STANDARD, Policy
-from validators.rules import judge, obstacle
+from validators.rules import judge, obstacle, outside_limits
 from validators.verdict import Verdict
 
 BEYOND_LIMIT_S = 1.0  # decoding goes on so far past the longest duration, to see that it is past
 PROBE_BEYOND_S = 5.0  # packets of one stream may run ahead of the other's
 HOPELESS_S = 0.5  # packets this far outside the limits cannot decode to a duration inside
 HASH_CHUNK_BYTES = 1 << 20
+STEREO = 2
 
 
 class Progress(Protocol):
@@ -86,7 +86,8 @@ async def measure(
 
     Raises InspectionError, and OSError where *path* itself cannot be read.
     """
-    order = _Order(path=path, tools=tools, policy=policy, on_progress=on_progress)
+    here = await asyncio.to_thread(path.absolute)  # tools run in a directory of their own
+    order = _Order(path=here, tools=tools, policy=policy, on_progress=on_progress)
     facts = await _identify(order, kind)
     if facts.signature not in ALLOWED[kind]:
         return facts
@@ -121,6 +122,7 @@ async def _identify(order: _Order, kind: Kind) -> Facts:
 
 
 def _digest(path: Path) -> tuple[int, str]:
+    expect_regular(path)
     digest, size_bytes = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(HASH_CHUNK_BYTES):
@@ -144,29 +146,75 @@ async def _measure_recording(order: _Order, facts: Facts) -> Facts:
     facts = replace(facts, container=probed.container)
     if obstacle(facts, order.policy) is not None:
         return facts
-    if _hopeless(probed, order.policy):
-        decoded = await _decode(order, facts, [], probed.length_s)
-        return replace(facts, decode=decoded.facts)
-    return await _decode_and_analyze(order, facts, probed.length_s)
+    length_s = probed.length_s([stream for stream in _judged_streams(facts) if stream])
+    if _hopeless(length_s, order.policy):
+        decoded = await _decode(order, facts, [], length_s)
+        measured = replace(facts, decode=decoded.facts)
+        if outside_limits(measured, order.policy):  # packets may promise what does not decode so
+            return measured
+    return await _decode_and_analyze(order, facts, length_s)
 
 
-def _hopeless(probed: Probe, policy: Policy) -> bool:
+def _hopeless(length_s: float | None, policy: Policy) -> bool:
     """Whether the packets alone show a duration outside the limits: then no model need run."""
     shortest_s, longest_s = policy.min_duration_s - HOPELESS_S, policy.max_duration_s + HOPELESS_S
-    return probed.length_s is not None and not shortest_s <= probed.length_s <= longest_s
+    return length_s is not None and not shortest_s <= length_s <= longest_s
 
 
 async def _decode_and_analyze(order: _Order, facts: Facts, length_s: float | None) -> Facts:
     """Decode once; the models read the pipes meanwhile. If either dies, the other is stopped."""
     request = _request(facts)
-    with open_pipes((request.frames is not None) + request.samples) as pipes, _one_failure():
+    decoded, analysis = await _look_and_listen(order, facts, request, length_s)
+    measured = _with_analysis(replace(facts, decode=decoded.facts), analysis)
+    if measured.faces is not None:
+        faces = _timed(measured.faces, [s - decoded.facts.start_s for s in decoded.sampled_s])
+        measured = replace(measured, faces=faces)
+    if _may_cancel(measured):
+        return await _listen_to_the_left(order, measured, length_s)
+    return measured
+
+
+async def _look_and_listen(
+    order: _Order,
+    facts: Facts,
+    request: AnalysisRequest,
+    length_s: float | None,
+    *,
+    left_alone: bool = False,
+) -> tuple[Decoded, Analysis]:
+    with open_pipes((request.frames is not None) + request.samples) as pipes, one_failure():
         async with asyncio.TaskGroup() as group:
             analyzing = group.create_task(_analyze(order.tools, request, pipes))
-            decoding = group.create_task(_decode(order, facts, pipes, length_s))
+            decoding = group.create_task(
+                _decode(order, facts, pipes, length_s, left_alone=left_alone)
+            )
     decoded, analysis = decoding.result(), analyzing.result()
     if decoded.abandoned:
         raise AnalysisCrashedError("the analysis child stopped reading before the end")
-    return _with_analysis(replace(facts, decode=decoded.facts), analysis)
+    return decoded, analysis
+
+
+def _timed(faces: FaceFacts, times: Sequence[float]) -> FaceFacts:
+    """The frames at the times that they were shown. One that nobody looked at shows no face."""
+    unseen = [()] * (len(times) - len(faces.frames))
+    looked = [*(frame.faces for frame in faces.frames), *unseen]
+    frames = (FrameFacts(time_s=s, faces=found) for s, found in zip(times, looked, strict=False))
+    return replace(faces, frames=tuple(frames))
+
+
+def _may_cancel(facts: Facts) -> bool:
+    """Whether nothing is heard of two channels: their mean is silent where they are opposites."""
+    _, audio = _judged_streams(facts)
+    stereo = audio is not None and audio.channels == STEREO
+    return stereo and facts.speech is not None and not facts.speech.speech
+
+
+async def _listen_to_the_left(order: _Order, facts: Facts, length_s: float | None) -> Facts:
+    request = AnalysisRequest(kind=facts.kind, frames=None, samples=True)
+    _, analysis = await _look_and_listen(order, facts, request, length_s, left_alone=True)
+    if analysis.speech is None or not analysis.speech.speech:
+        return facts
+    return replace(facts, speech=analysis.speech, speakers=analysis.speakers)
 
 
 async def _analyze(tools: Tools, request: AnalysisRequest, pipes: Sequence[Pipe]) -> Analysis:
@@ -175,10 +223,16 @@ async def _analyze(tools: Tools, request: AnalysisRequest, pipes: Sequence[Pipe]
 
 
 async def _decode(
-    order: _Order, facts: Facts, pipes: Sequence[Pipe], length_s: float | None
+    order: _Order,
+    facts: Facts,
+    pipes: Sequence[Pipe],
+    length_s: float | None,
+    *,
+    left_alone: bool = False,
 ) -> Decoded:
     """Decode into *pipes*, frames before samples; into none where no model looks on."""
     video, audio = _judged_streams(facts)
+    video = None if left_alone else video  # the picture has been looked at by then
     writers = [pipe.hand_over_writer() for pipe in pipes]
     plan = Plan(
         signature=facts.signature or "",
@@ -188,6 +242,7 @@ async def _decode(
         max_pixels=order.policy.max_frame_pixels,
         frames_fd=writers.pop(0) if writers and video else None,
         samples_fd=writers.pop(0) if writers else None,
+        left_alone=left_alone,
     )
     tools = order.tools
     return await decode(
@@ -218,7 +273,7 @@ def _request(facts: Facts) -> AnalysisRequest:
 
 async def _measure_picture(order: _Order, facts: Facts) -> Facts:
     order.on_progress("decode", 0, 1, "pictures")
-    with open_pipes(1) as (pipe,), _one_failure():
+    with open_pipes(1) as (pipe,), one_failure():
         async with asyncio.TaskGroup() as group:
             opened: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
             group.create_task(_decode_picture(order, facts, pipe, opened))
@@ -256,13 +311,5 @@ def _with_analysis(facts: Facts, analysis: Analysis) -> Facts:
         speech=analysis.speech,
         speakers=analysis.speakers,
         faces=analysis.faces,
+        truncated=analysis.truncated,
     )
-
-
-@contextmanager
-def _one_failure() -> Iterator[None]:
-    """Raise the first error of a task group as itself: the others are what it caused."""
-    try:
-        yield
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from group

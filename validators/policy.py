@@ -25,11 +25,14 @@ class Policy:
     min_duration_s: float = 4.0
     max_duration_s: float = 15.0
     duration_tolerance_s: float = 0.005
+    max_frame_tolerance_s: float = 0.070  # above the maximum: one frame, unless it is slow
     lossy_audio_tolerance_s: float = 0.050  # above the maximum, where padding is unknown
+    clock_error_s: float = 0.5  # sound that holds so much more than its times say is no recording
     min_decoded_share: float = 0.90
     lost_packets: int = 3  # always forgiven: encoder delay swallows the first ones
     max_image_pixels: int = 50_000_000
     max_frame_pixels: int = 8_300_000
+    max_video_pixels: int = 8_000_000_000  # of all frames: 4K at 60 fps for 15 s; decodes in 20 s
     header_mismatch_s: float = 0.5
     low_resolution_warn_px: int = 512
     low_resolution_fail_px: int = 256
@@ -58,6 +61,8 @@ class Policy:
     faint_face_confidence: float = 0.60  # counts when seen in `faint_face_frames` frames
     faint_face_frames: int = 3
     face_confirmation: float = 0.62  # of the second network; kills animals and pumpkins
+    denied_confirmation: float = 0.30  # below it the second network says that it is no face
+    edge: float = 0.02  # a box closer to the edge of the frame may be of a face that it cuts off
     face_missing_warn: float = 0.02  # share of the clip
     face_missing_fail: float = 0.10
     inside_main_face: float = 0.50  # share of a box; a second box on one face is no second face

@@ -11,6 +11,7 @@ from validators.checks.picture import animation, decoded_fps, display_size, judg
 from validators.checks.speakers import speakers
 from validators.checks.speech import speech
 from validators.checks.streams import present, readable
+from validators.errors import UnmeasuredError
 from validators.facts import Facts, Kind
 from validators.policy import Policy
 from validators.verdict import Code, Decision, Finding, Media, Outcome, Verdict
@@ -112,9 +113,14 @@ AFTER_OBSTACLES = frozenset(
 
 
 def judge(facts: Facts, policy: Policy) -> Verdict:
-    """Every check of the kind, in public order. Accepted when none fails."""
+    """Every check of the kind, in public order. Accepted when none fails.
+
+    Raises UnmeasuredError where nothing explains why a model did not look or listen.
+    """
     findings = {finding.code: finding for rule in RULES for finding in rule(facts, policy)}
     cause = _obstacle(facts, findings)
+    if cause is None:
+        _expect_measured(facts)
     codes = (code for code in Code if facts.kind in KINDS[code])
     checks = tuple(_listed(code, findings, cause, policy) for code in codes)
     failed = any(check.outcome is Outcome.FAIL for check in checks)
@@ -127,10 +133,28 @@ def judge(facts: Facts, policy: Policy) -> Verdict:
     )
 
 
+def _expect_measured(facts: Facts) -> None:
+    """A skipped check fails nothing, so what was never measured would be accepted."""
+    looked = facts.faces is not None and bool(facts.faces.frames)
+    if not looked and facts.kind in KINDS[Code.NO_FACE]:
+        raise UnmeasuredError("nothing stopped the measurement of faces, yet there is none")
+    if facts.speech is None and facts.kind in KINDS[Code.NO_SPEECH]:
+        raise UnmeasuredError("nothing stopped the measurement of speech, yet there is none")
+    if facts.speech is not None and facts.speech.speech and facts.speakers is None:
+        raise UnmeasuredError("there is speech, yet nobody counted its voices")
+
+
 def obstacle(facts: Facts, policy: Policy) -> Code | None:
     """What makes decoding pointless already, by container and signature alone; None: nothing."""
     found = (finding for rule in BEFORE_DECODING for finding in rule(facts, policy))
     return _obstacle(facts, {finding.code: finding for finding in found})
+
+
+def outside_limits(facts: Facts, policy: Policy) -> bool:
+    """Whether what was decoded is too short or too long, so that no model need look or listen."""
+    limits = {Code.DURATION_TOO_SHORT, Code.DURATION_TOO_LONG}
+    found = duration(facts, policy)
+    return any(each.code in limits and each.outcome is Outcome.FAIL for each in found)
 
 
 def _obstacle(facts: Facts, findings: dict[Code, Finding]) -> Code | None:

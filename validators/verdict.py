@@ -1,4 +1,4 @@
-"""The verdict: public API. Codes are added, never renamed; every check of a kind is always listed."""
+"""The verdict: public API. Codes are added, never renamed; every check of a kind is listed."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

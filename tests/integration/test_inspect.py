@@ -1,7 +1,9 @@
 import asyncio
+import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,12 @@ import pytest
 from tests import media
 from tests.fakes.analyzer import FakeAnalyzer
 from validators.analysis.wire import Analysis, AnalysisRequest
-from validators.errors import AnalysisCrashedError, ToolCrashedError, ToolTimeoutError
+from validators.errors import (
+    AnalysisCrashedError,
+    ToolCrashedError,
+    ToolTimeoutError,
+    UnmeasuredError,
+)
 from validators.facts import (
     FACTS_VERSION,
     Face,
@@ -22,6 +29,7 @@ from validators.facts import (
 from validators.inspect import Inspection, Tools, inspect, measure
 from validators.media.sandbox import Limits, Sandbox
 from validators.policy import STANDARD
+from validators.self_check import self_check
 from validators.verdict import Code, Outcome
 
 FACE = Face(left=0.3, top=0.2, width=0.3, height=0.5, confidence=0.95, confirmation=0.9)
@@ -36,8 +44,11 @@ GOOD = Analysis(
         loudness_dbfs=-20,
     ),
     speakers=SpeakerFacts(score=-3, second_voice_s=0),
-    faces=FaceFacts(frames=(FrameFacts(time_s=0, faces=(FACE,)),), interval_s=0.2),
+    faces=FaceFacts(
+        frames=tuple(FrameFacts(time_s=n / 5, faces=(FACE,)) for n in range(85)), interval_s=0.2
+    ),
 )
+SILENT = replace(GOOD, speech=SpeechFacts(duration_s=5, speech=()), speakers=None)
 
 
 def tools(analyzer: FakeAnalyzer, **limits: float) -> Tools:
@@ -106,6 +117,166 @@ async def test_a_long_recording_is_a_lower_bound(tmp_path: Path) -> None:
     assert found.facts.decode is not None
     assert found.facts.decode.capped
     assert found.verdict.media.duration_s == pytest.approx(16, abs=0.1)
+
+
+async def test_a_long_line_of_subtitles_hides_nothing_from_the_models(tmp_path: Path) -> None:
+    clip = media.clip(tmp_path / "a.mp4", size="640x512")
+    analyzer = FakeAnalyzer(answer=GOOD)
+    both = media.subtitled(tmp_path / "b.mp4", clip, seconds=60)
+    found = await check(both, Kind.VIDEO, analyzer)
+    assert found.verdict.accepted, found.verdict.failed
+    assert len(analyzer.requests) == 1
+
+
+async def test_packets_that_only_promise_a_hopeless_duration_hide_nothing(tmp_path: Path) -> None:
+    """The clock of a transport stream jumps by hours; ffmpeg mends that when it decodes."""
+    parts = [
+        media.clip(
+            tmp_path / f"{hours}.ts",
+            seconds=seconds,
+            size="640x512",
+            options=("-output_ts_offset", str(hours * 3600)),
+        )
+        for hours, seconds in ((0, 2), (11, 6))
+    ]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    analyzer = FakeAnalyzer(answer=GOOD)
+    found = await check(path, Kind.VIDEO, analyzer)
+    assert len(analyzer.requests) == 1
+    assert found.verdict.media.duration_s == pytest.approx(8, abs=0.3)
+
+
+@pytest.mark.parametrize("fps", ["1", "1/2"])
+async def test_a_slow_picture_makes_no_minute_short_enough(tmp_path: Path, fps: str) -> None:
+    path = tmp_path / "a.mp4"
+    picture = ("-f", "lavfi", "-i", f"testsrc2=s=640x512:r={fps}:d=60")
+    tone = ("-f", "lavfi", "-i", "sine=f=330:d=60")
+    media.ffmpeg(*picture, *tone, *media.H264_AAC, path)
+    found = await check(path, Kind.VIDEO)
+    assert found.verdict.failed == (Code.DURATION_TOO_LONG,)
+
+
+async def test_no_medium_is_accepted_that_no_model_saw(tmp_path: Path) -> None:
+    with pytest.raises(UnmeasuredError):
+        await check(media.clip(tmp_path / "a.mp4"), Kind.VIDEO, FakeAnalyzer())
+
+
+async def test_faces_are_told_at_the_times_that_were_shown(tmp_path: Path) -> None:
+    parts = [("640x512", 2.5), ("512x640", 2.5)]
+    path = media.resized(tmp_path / "a.ts", parts=parts)
+    found = await check(path, Kind.VIDEO)
+    assert found.facts.faces is not None
+    times = [frame.time_s for frame in found.facts.faces.frames]
+    assert times == sorted(times)
+    assert times[0] == pytest.approx(0, abs=0.1)
+    assert times[-1] == pytest.approx(4.9, abs=0.2)
+    assert len(times) in {25, 26}
+    assert found.verdict.accepted, found.verdict.failed
+
+
+async def test_a_frame_that_nobody_looked_at_shows_no_face(tmp_path: Path) -> None:
+    assert GOOD.faces is not None
+    few = replace(GOOD, faces=replace(GOOD.faces, frames=GOOD.faces.frames[:20]))
+    found = await check(
+        media.clip(tmp_path / "a.mp4", size="640x512"), Kind.VIDEO, FakeAnalyzer(answer=few)
+    )
+    (missing,) = [c for c in found.verdict.checks if c.code is Code.FACE_MISSING]
+    assert missing.outcome is Outcome.FAIL
+    assert missing.ranges[0] == pytest.approx((4.0, 5.0), abs=0.03)
+
+
+async def test_a_picture_that_ends_early_has_no_face_after_that(tmp_path: Path) -> None:
+    short = media.clip(tmp_path / "v.mp4", seconds=1, size="640x512", sound=False)
+    tone = media.tone(tmp_path / "a.m4a", seconds=6)
+    path = tmp_path / "b.mp4"
+    media.ffmpeg("-i", short, "-i", tone, "-c", "copy", path)
+    found = await check(path, Kind.VIDEO)
+    assert found.verdict.failed == (Code.FACE_MISSING,)
+
+
+async def test_opposite_channels_are_heard_one_by_one(tmp_path: Path) -> None:
+    voice = media.speech(tmp_path / "v.wav")
+    path = tmp_path / "a.wav"
+    media.ffmpeg("-i", voice, "-af", "pan=stereo|c0=c0|c1=-1*c0", path)
+    analyzer = FakeAnalyzer(answer=SILENT, later=GOOD)
+    found = await check(path, Kind.AUDIO, analyzer)
+    assert found.verdict.accepted, found.verdict.failed
+    both, left = analyzer.received
+    assert max(both) <= 1
+    assert max(left) > 1
+    assert len(left) == len(both)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+async def test_silence_is_silence_however_often_it_is_heard(tmp_path: Path, channels: int) -> None:
+    path = media.tone(tmp_path / "a.wav", options=("-ac", str(channels)))
+    analyzer = FakeAnalyzer(answer=SILENT)
+    found = await check(path, Kind.AUDIO, analyzer)
+    assert found.verdict.failed == (Code.NO_SPEECH,)
+    assert len(analyzer.requests) == channels
+
+
+async def test_a_fast_clock_shortens_no_sound(tmp_path: Path) -> None:
+    tone = media.tone(tmp_path / "a.m4a", seconds=60)
+    path = media.sped_up(tmp_path / "b.m4a", tone, 6)
+    analyzer = FakeAnalyzer(answer=GOOD)
+    found = await check(path, Kind.AUDIO, analyzer)
+    assert found.verdict.failed == (Code.UNREADABLE,)
+    assert all(len(samples) <= 16 * 16_000 * 2 for samples in analyzer.received)
+
+
+async def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    media.speech(tmp_path / "a.wav")
+    monkeypatch.chdir(tmp_path)
+    assert (await check(Path("a.wav"), Kind.AUDIO)).verdict.accepted
+
+
+async def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="Not a regular file"):
+        await check(tmp_path / "pipe", Kind.AUDIO)
+
+
+async def test_a_small_pipe_is_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "F_SETPIPE_SZ", -1)  # which the kernel refuses, as it may any size
+    before = open_descriptors()
+    assert (await check(media.speech(tmp_path / "a.wav"), Kind.AUDIO)).verdict.accepted
+    assert open_descriptors() == before
+
+
+async def test_tools_that_work_pass_their_check() -> None:
+    assert await self_check(tools(FakeAnalyzer())) is None
+
+
+@pytest.mark.parametrize("tool", ["ffmpeg", "ffprobe"])
+@pytest.mark.parametrize("stand_in", ["/bin/false", "/bin/true", "/nowhere/tool"])
+async def test_a_tool_that_calls_everything_bad_does_not_pass(tool: str, stand_in: str) -> None:
+    good = tools(FakeAnalyzer())
+    as_ffmpeg, as_ffprobe = replace(good, ffmpeg=stand_in), replace(good, ffprobe=stand_in)
+    said = await self_check(as_ffmpeg if tool == "ffmpeg" else as_ffprobe)
+    assert said is not None
+    assert "ffmpeg 5.1 or newer" in said
+
+
+async def test_an_ffmpeg_without_our_options_is_named(tmp_path: Path) -> None:
+    old = tmp_path / "ffmpeg"
+    old.write_text("#!/bin/sh\necho \"Unrecognized option 'fps_mode'.\" >&2\nexit 1\n")
+    old.chmod(0o755)
+    said = await self_check(replace(tools(FakeAnalyzer()), ffmpeg=str(old)))
+    assert said is not None
+    assert "fps_mode" in said
+
+
+async def test_too_little_memory_does_not_pass(tmp_path: Path) -> None:
+    small = Sandbox(limits=Limits(address_space_bytes=150 << 20))
+    assert await self_check(replace(tools(FakeAnalyzer()), sandbox=small)) is not None
+    with pytest.raises(ToolCrashedError):
+        await measure(
+            media.clip(tmp_path / "a.mp4"),
+            Kind.VIDEO,
+            replace(tools(FakeAnalyzer()), sandbox=small),
+        )
 
 
 async def test_a_video_without_sound_is_not_decoded(tmp_path: Path) -> None:

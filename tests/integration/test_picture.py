@@ -1,5 +1,6 @@
 import asyncio
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -7,24 +8,30 @@ from PIL import Image
 
 from tests import media
 from tests.fakes.analyzer import drain
+from validators.errors import ToolCrashedError
 from validators.facts import PictureFacts
 from validators.media.picture import Picture, decode_picture, parse
-from validators.media.sandbox import Sandbox
+from validators.media.sandbox import Limits, Sandbox
 from validators.media.signature import read_signature
 
 SANDBOX = Sandbox()
 
 
-async def look(path: Path, *, max_pixels: int = 50_000_000) -> tuple[Picture, bytes]:
+async def look(
+    path: Path, *, max_pixels: int = 50_000_000, sandbox: Sandbox = SANDBOX
+) -> tuple[Picture, bytes]:
     signature = await asyncio.to_thread(read_signature, path)
     assert signature is not None
     opened: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
     read, write = os.pipe()
     reading = asyncio.create_task(asyncio.to_thread(drain, read))
-    await decode_picture(
-        path, signature, SANDBOX, max_pixels=max_pixels, frame_fd=write, opened=opened
-    )
-    return await opened, await reading
+    try:
+        await decode_picture(
+            path, signature, sandbox, max_pixels=max_pixels, frame_fd=write, opened=opened
+        )
+    finally:
+        frame = await reading
+    return await opened, frame
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif"])
@@ -91,9 +98,9 @@ async def test_a_picture_over_the_cap_is_measured_and_not_decoded(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
-async def test_the_frames_of_an_animation_are_counted(tmp_path: Path, name: str) -> None:
+async def test_a_second_frame_makes_an_animation(tmp_path: Path, name: str) -> None:
     picture, frame = await look(media.animated(tmp_path / name))
-    assert picture.facts == PictureFacts(width=64, height=48, frames=3)
+    assert picture.facts == PictureFacts(width=64, height=48, frames=2)
     assert len(frame) == 64 * 48 * 3
 
 
@@ -107,6 +114,16 @@ async def test_a_truncated_picture_is_unreadable(tmp_path: Path, name: str) -> N
     assert frame == b""
 
 
+async def test_a_header_over_the_cap_costs_no_memory(tmp_path: Path) -> None:
+    data = bytearray(media.still(tmp_path / "a.png").read_bytes())
+    data[16:24] = (60_000).to_bytes(4) * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
+    (tmp_path / "b.png").write_bytes(data)
+    picture, frame = await look(tmp_path / "b.png")
+    assert picture == Picture(facts=PictureFacts(width=60_000, height=60_000))
+    assert frame == b""
+
+
 async def test_a_header_that_lies_about_its_size_is_unreadable(tmp_path: Path) -> None:
     data = bytearray(media.still(tmp_path / "a.png").read_bytes())
     data[16:20] = (5000).to_bytes(4)
@@ -115,6 +132,26 @@ async def test_a_header_that_lies_about_its_size_is_unreadable(tmp_path: Path) -
     assert picture.unreadable
 
 
-@pytest.mark.parametrize("line", [b"", b"{}", b"[]", b'{"width": "wide"}', b'{"unreadable": "x"}'])
-def test_senseless_words_of_the_child_are_an_unreadable_picture(line: bytes) -> None:
+async def test_the_previews_in_a_phone_s_jpeg_are_no_frames(tmp_path: Path) -> None:
+    photo, preview = (Image.new("RGB", size, (90, 60, 30)) for size in ((64, 48), (32, 24)))
+    photo.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    picture, _ = await look(tmp_path / "a.jpg")
+    assert picture.facts == PictureFacts(width=64, height=48)
+
+
+@pytest.mark.parametrize("line", [b"{}", b'{"unreadable": "x"}'])
+def test_a_child_that_saw_no_size_saw_no_picture(line: bytes) -> None:
     assert parse(line).unreadable
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b'{"width": "wide"}', b"Traceback"])
+def test_senseless_words_of_the_child_are_our_failure(line: bytes) -> None:
+    with pytest.raises(ToolCrashedError):
+        parse(line)
+
+
+async def test_too_little_memory_is_no_fault_of_the_picture(tmp_path: Path) -> None:
+    path = media.still(tmp_path / "a.png", size=(6000, 6000))
+    small = Sandbox(limits=Limits(address_space_bytes=100 << 20))
+    with pytest.raises(ToolCrashedError, match="MemoryError"):
+        await look(path, sandbox=small)

@@ -5,9 +5,9 @@ import pytest
 
 from tests import media
 from validators.facts import StreamType
-from validators.media.probe import Probe, UnreadableError, probe
-from validators.media.sandbox import Sandbox
-from validators.media.signature import read_signature
+from validators.media.probe import Probe, UnreadableError, _arguments, probe
+from validators.media.sandbox import Sandbox, tool_name
+from validators.media.signature import AUDIO_FORMATS, VIDEO_FORMATS, demuxer, read_signature
 
 SANDBOX = Sandbox()
 
@@ -15,7 +15,13 @@ SANDBOX = Sandbox()
 async def look(path: Path, signature: str | None = None) -> Probe:
     signature = signature or await asyncio.to_thread(read_signature, path)
     assert signature is not None
-    return await probe(path, signature, SANDBOX, ffprobe="ffprobe", up_to_s=20)
+    return await probe(path, signature, SANDBOX, ffprobe=tool_name("ffprobe"), up_to_s=20)
+
+
+def length_s(probed: Probe) -> float:
+    length = probed.length_s((*probed.container.video, *probed.container.audio))
+    assert length is not None
+    return length
 
 
 async def test_streams_are_described_and_their_packets_counted(tmp_path: Path) -> None:
@@ -30,14 +36,14 @@ async def test_streams_are_described_and_their_packets_counted(tmp_path: Path) -
     assert (video.packets, video.promised_packets) == (125, 125)
     assert (audio.codec, audio.sample_rate_hz, audio.channels) == ("aac", 48_000, 1)
     assert audio.packets == audio.promised_packets
-    assert probed.length_s == pytest.approx(5, abs=0.05)
+    assert length_s(probed) == pytest.approx(5, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.flac", "a.ogg", "a.opus", "a.m4a", "a.aac"])
 async def test_every_common_sound_opens_under_its_own_demuxer(tmp_path: Path, name: str) -> None:
     probed = await look(media.tone(tmp_path / name, seconds=5))
     assert len(probed.container.audio) == 1
-    assert probed.length_s == pytest.approx(5, abs=0.15)
+    assert length_s(probed) == pytest.approx(5, abs=0.15)
 
 
 async def test_a_truncated_file_promises_more_than_it_holds(tmp_path: Path) -> None:
@@ -77,7 +83,7 @@ async def test_cover_art_is_no_video(tmp_path: Path) -> None:
 
 async def test_a_long_file_is_read_only_as_far_as_it_matters(tmp_path: Path) -> None:
     probed = await look(media.tone(tmp_path / "long.m4a", seconds=40, rate=8000))
-    assert 19.5 <= (probed.length_s or 0) < 30
+    assert 19.5 <= length_s(probed) < 30
     assert probed.container.streams[0].promised_packets is None
     assert probed.container.declared_duration_s == pytest.approx(40, abs=0.1)
 
@@ -104,6 +110,31 @@ async def test_no_bytes_make_it_open_another_file(
     except UnreadableError:
         return
     assert probed.container.video == probed.container.audio == ()
+
+
+async def test_a_reference_to_another_file_is_not_followed(tmp_path: Path) -> None:
+    """With the option that ffmpeg has for it, it is: so the reference is a real one."""
+    other = media.clip(tmp_path / "other.mov", seconds=4, sound=False)
+    hostile = media.referring(tmp_path / "hostile.mov", other, str(other))
+    probed = await look(hostile)
+    assert probed.container.streams[0].packets == 0
+    follow = ("-enable_drefs", "1", "-use_absolute_path", "1")
+    shown = ("-show_entries", "packet=size", "-of", "csv=p=0")
+    argv = [tool_name("ffprobe"), "-v", "error", *follow, *shown, str(hostile)]
+    assert (await SANDBOX.run(argv)).stdout.count(b"\n") == 100
+
+
+@pytest.mark.parametrize("signature", sorted({*VIDEO_FORMATS, *AUDIO_FORMATS}))
+def test_every_opening_is_of_one_demuxer_and_a_local_file(signature: str) -> None:
+    argv = _arguments(Path("/m"), signature, 21)
+    for option, value in (
+        ("-f", demuxer(signature)),
+        ("-format_whitelist", demuxer(signature)),
+        ("-protocol_whitelist", "file,pipe"),
+    ):
+        assert argv[argv.index(option) + 1] == value
+    assert argv[-1] == "file:/m"
+    assert not {"-enable_drefs", "-use_absolute_path", "-safe"} & set(argv)
 
 
 async def test_a_name_that_looks_like_a_protocol_is_a_file(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
+from asyncio.subprocess import PIPE
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,15 @@ import psutil
 import pytest
 
 from validators.errors import ToolCrashedError, ToolTimeoutError
-from validators.media.sandbox import Limits, Sandbox, find_tool
+from validators.media.sandbox import (
+    CONFINE,
+    NOT_STARTED,
+    Completed,
+    Limits,
+    Sandbox,
+    complaints,
+    find_tool,
+)
 
 SANDBOX = Sandbox()
 
@@ -64,11 +74,12 @@ async def test_a_tool_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> No
     assert names <= {"PATH", "LC_ALL", "MALLOC_ARENA_MAX", "PWD"}
 
 
-async def test_a_tool_runs_in_an_empty_private_place_that_is_removed() -> None:
-    completed = await SANDBOX.run(shell("pwd; ls -A | wc -l; stat -c %a ."))
-    place, entries, mode = completed.stdout.decode().split()
-    assert (entries, mode) == ("0", "700")
-    assert not await asyncio.to_thread(Path(place).exists)
+async def test_nothing_is_made_for_a_tool_that_could_be_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    completed = await SANDBOX.run(["sh", "-c", f"pwd; ls -A {tmp_path} | wc -l"])
+    assert completed.stdout.decode().split() == ["/", "0"]
 
 
 async def test_a_tool_reads_nothing_from_our_input() -> None:
@@ -142,6 +153,49 @@ async def test_death_by_a_signal_is_a_crash() -> None:
 async def test_a_tool_that_is_not_there_is_named() -> None:
     with pytest.raises(ToolCrashedError, match="no-such-tool"):
         await SANDBOX.run(["no-such-tool"])
+
+
+async def test_a_tool_that_its_libraries_fail_is_ours_to_mend() -> None:
+    with pytest.raises(ToolCrashedError, match="libavcodec"):
+        await SANDBOX.run(shell("echo 'ffmpeg: error loading libavcodec.so.59' >&2; exit 127"))
+
+
+async def test_a_tool_that_cannot_be_confined_does_not_start() -> None:
+    """Whatever goes wrong: the real `confine`, told a limit that is no number."""
+    confine = ["-I", "-S", str(CONFINE), f"parent={os.getpid()}", "cpu_s=many", "--", "true"]
+    process = await asyncio.create_subprocess_exec(sys.executable, *confine, stderr=PIPE)
+    _, said = await process.communicate()
+    assert process.returncode == NOT_STARTED
+    assert said.startswith(b"confine: true: ValueError")
+    assert b"Traceback" not in said
+
+
+async def test_an_error_of_a_listener_comes_out_as_itself() -> None:
+    def fail(_: bytes) -> None:
+        raise ToolCrashedError("that makes no sense")
+
+    with pytest.raises(ToolCrashedError, match="makes no sense"):
+        await SANDBOX.run(shell("echo x; sleep 61.75"), on_stdout=fail)
+    assert await gone("61.75")
+
+
+def completed(stderr: str, status: int = 1) -> Completed:
+    return Completed(status=status, stdout=b"", stderr=stderr)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["x: Cannot allocate memory", "Unrecognized option 'fps_mode'.", "y: Option not found", ""],
+)
+def test_what_a_tool_says_of_itself_is_ours_to_mend(said: str) -> None:
+    with pytest.raises(ToolCrashedError):
+        complaints(completed(said), Path("/m"))
+
+
+def test_the_name_of_a_medium_is_no_complaint() -> None:
+    path = Path("/tmp/Cannot allocate memory: Broken pipe.mp4")  # noqa: S108 - never opened
+    said = complaints(completed(f"file:{path}: Invalid data found"), path)
+    assert said == "file:: Invalid data found"
 
 
 async def test_a_tool_whose_reader_went_away_ends_by_sigpipe() -> None:

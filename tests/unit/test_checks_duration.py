@@ -51,6 +51,19 @@ def test_only_codecs_of_unknown_padding_may_run_over(
     assert the(Code.DURATION_TOO_LONG, lasting(coded(codec), seconds)).outcome is outcome
 
 
+def test_a_slow_picture_forgives_no_more_than_a_fast_one() -> None:
+    assert VIDEO.decode is not None
+    slow = replace(VIDEO.decode, video=TrackFacts(start_s=0, end_s=15.5, units=15))
+    assert the(Code.DURATION_TOO_LONG, replace(VIDEO, decode=slow)).outcome is Outcome.FAIL
+
+
+def test_what_was_cut_off_at_the_cap_is_too_long_wherever_it_began() -> None:
+    late = DecodeFacts(
+        complete=True, capped=True, audio=TrackFacts(start_s=1.5, end_s=16, units=700)
+    )
+    assert the(Code.DURATION_TOO_LONG, replace(AUDIO, decode=late)).outcome is Outcome.FAIL
+
+
 def test_sound_that_outlasts_the_picture_counts() -> None:
     decode = DecodeFacts(
         complete=True,

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from tests.facts import FACE, IMAGE, VIDEO, the
-from validators.facts import Face, FaceFacts, Facts, FrameFacts
+from validators.facts import Face, FaceFacts, Facts, FrameFacts, TrackFacts
 from validators.verdict import Code, Outcome
 
 BESIDE = replace(FACE, left=0.7, width=0.1, height=0.2)
@@ -73,6 +73,59 @@ def test_a_faint_second_face_counts_when_it_is_seen_again(
 ) -> None:
     facts = seen(*[(FACE, second)] * frames)
     assert the(Code.MULTIPLE_FACES, facts).outcome is outcome
+
+
+def test_a_second_box_that_is_surely_no_face_is_forgotten() -> None:
+    doll = replace(BESIDE, confirmation=0.29)
+    assert the(Code.MULTIPLE_FACES, everywhere(FACE, doll)).outcome is Outcome.PASS
+
+
+def test_a_second_face_that_the_edge_cuts_off_cannot_be_denied() -> None:
+    inset = replace(BESIDE, top=0.81, height=0.19, confirmation=0.05)
+    assert the(Code.MULTIPLE_FACES, everywhere(FACE, inset)).outcome is Outcome.FAIL
+
+
+def test_there_is_no_second_face_without_a_first() -> None:
+    dogs = (replace(FACE, confirmation=0.4), UNSURE)
+    finding = the(Code.MULTIPLE_FACES, everywhere(*dogs))
+    assert finding.outcome is Outcome.SKIPPED
+    assert "no_face" in finding.message
+
+
+def showing(start_s: float, end_s: float) -> Facts:
+    """Ten seconds of sound with a picture that shows the face for a part of it."""
+    assert VIDEO.decode is not None
+    frames = tuple(
+        FrameFacts(time_s=start_s + n / 5, faces=(FACE,))
+        for n in range(round((end_s - start_s) * 5))
+    )
+    track = TrackFacts(start_s=start_s, end_s=end_s, units=250)
+    return replace(
+        VIDEO,
+        decode=replace(VIDEO.decode, video=track),
+        faces=FaceFacts(frames=frames, interval_s=0.2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "outcome"),
+    [(0, 10, Outcome.PASS), (0, 9.5, Outcome.WARN), (0, 1, Outcome.FAIL), (4, 10, Outcome.FAIL)],
+)
+def test_where_no_picture_shows_the_face_is_missing(
+    start_s: float, end_s: float, outcome: Outcome
+) -> None:
+    assert the(Code.FACE_MISSING, showing(start_s, end_s)).outcome is outcome
+
+
+def test_the_ranges_without_a_face_include_those_without_a_picture() -> None:
+    assert the(Code.FACE_MISSING, showing(2, 8)).ranges == ((0, 2), (8, 10))
+
+
+def test_a_frame_stands_for_the_time_until_the_next() -> None:
+    frames = (FrameFacts(time_s=0, faces=(FACE,)), FrameFacts(time_s=7, faces=()))
+    facts = replace(VIDEO, faces=FaceFacts(frames=frames, interval_s=0.2))
+    finding = the(Code.FACE_MISSING, facts)
+    assert (finding.value, finding.ranges) == (0.3, ((7, 10),))
 
 
 def test_a_second_box_on_the_main_face_is_the_same_face() -> None:

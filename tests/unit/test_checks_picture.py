@@ -36,6 +36,20 @@ def test_resolution_is_that_of_the_picture_as_it_is_shown() -> None:
     assert (finding.outcome, finding.value) == (Outcome.FAIL, 240)
 
 
+def test_stretched_pixels_are_no_more_pixels() -> None:
+    thin = replace(VIDEO_STREAM, width=240, height=720, sample_aspect=4.0)
+    finding = the(Code.LOW_RESOLUTION, video(thin))
+    assert (finding.outcome, finding.value) == (Outcome.FAIL, 240)
+
+
+@pytest.mark.parametrize(("frames", "outcome"), [(900, Outcome.PASS), (15_000, Outcome.FAIL)])
+def test_frames_have_a_cap_together(frames: int, outcome: Outcome) -> None:
+    many = replace(VIDEO_STREAM, width=3840, height=2160, packets=frames, promised_packets=None)
+    finding = the(Code.IMAGE_TOO_LARGE, video(many))
+    assert finding.outcome is outcome
+    assert (f"{frames} frames" in finding.message) is (outcome is Outcome.FAIL)
+
+
 def test_a_failure_names_the_limit_that_it_crossed() -> None:
     assert the(Code.LOW_RESOLUTION, picture(100, 100)).limit == 256
     assert the(Code.LOW_RESOLUTION, picture(300, 300)).limit == 512

@@ -4,6 +4,8 @@ import pytest
 
 from tests.facts import AUDIO, AUDIO_STREAM, IMAGE, VIDEO, VIDEO_STREAM, the
 from validators.facts import ContainerFacts, Facts, StreamFacts, TrackFacts
+from validators.policy import STANDARD
+from validators.rules import judge
 from validators.verdict import Code, Outcome
 
 
@@ -23,6 +25,10 @@ def decoded(facts: Facts, **changes: object) -> Facts:
 def test_nine_tenths_of_the_packets_must_decode(units: int, outcome: Outcome) -> None:
     facts = decoded(VIDEO, video=TrackFacts(start_s=0, end_s=10, units=units))
     assert the(Code.UNREADABLE, facts).outcome is outcome
+
+
+def test_more_than_the_models_may_be_given_is_unreadable() -> None:
+    assert the(Code.UNREADABLE, replace(VIDEO, truncated=True)).outcome is Outcome.FAIL
 
 
 def test_packets_that_the_sample_table_promises_are_in_the_file() -> None:
@@ -53,8 +59,17 @@ def test_the_packets_that_encoder_delay_swallows_are_forgiven() -> None:
 
 
 def test_packets_past_the_cap_were_never_asked_for() -> None:
-    facts = decoded(VIDEO, capped=True, video=TrackFacts(start_s=0, end_s=10, units=20))
-    assert the(Code.UNREADABLE, facts).outcome is Outcome.PASS
+    facts = decoded(VIDEO, capped=True, video=TrackFacts(start_s=0, end_s=16, units=20))
+    assert the(Code.UNREADABLE, facts).outcome is Outcome.SKIPPED
+    assert judge(facts, STANDARD).failed == (Code.DURATION_TOO_LONG,)
+
+
+@pytest.mark.parametrize(("units_s", "outcome"), [(10.5, Outcome.PASS), (10.6, Outcome.FAIL)])
+def test_sound_that_holds_more_than_its_times_say_is_unreadable(
+    units_s: float, outcome: Outcome
+) -> None:
+    facts = decoded(AUDIO, audio=TrackFacts(start_s=0, end_s=10, units=468, units_s=units_s))
+    assert the(Code.UNREADABLE, facts).outcome is outcome
 
 
 def test_a_decoder_that_gives_up_is_told() -> None:

@@ -40,8 +40,8 @@ def facts(container: ContainerFacts, index: int = 0) -> StreamFacts:
 def test_packets_are_counted_and_timed() -> None:
     probed = summarize(report([stream()], packets(100)), up_to_s=20)
     assert facts(probed.container).packets == 100
-    assert probed.start_s == 0
-    assert probed.end_s == pytest.approx(4.0)
+    assert probed.spans[0] == pytest.approx((0, 4.0))
+    assert probed.length_s(probed.container.streams) == pytest.approx(4.0)
 
 
 def test_pre_roll_that_is_discarded_counts_neither_as_shown_nor_as_promised() -> None:
@@ -49,7 +49,20 @@ def test_pre_roll_that_is_discarded_counts_neither_as_shown_nor_as_promised() ->
     probed = summarize(report([stream(nb_frames="100")], shown), up_to_s=20)
     assert facts(probed.container).packets == 97
     assert facts(probed.container).promised_packets == 97
-    assert probed.start_s == pytest.approx(0.12)
+    assert probed.spans[0][0] == pytest.approx(0.12)
+
+
+def test_a_line_of_subtitles_makes_nothing_longer() -> None:
+    line = {"stream_index": 1, "pts_time": "0", "duration_time": "60", "flags": "K_"}
+    streams = [stream(nb_frames="150"), stream(1, codec_type="subtitle", codec_name="mov_text")]
+    probed = summarize(report(streams, [line, *packets(100)]), up_to_s=20)
+    assert probed.length_s(probed.container.video) == pytest.approx(4.0)
+    assert facts(probed.container).promised_packets == 150
+
+
+def test_streams_without_times_have_no_length() -> None:
+    probed = summarize(report([stream()], []), up_to_s=20)
+    assert probed.length_s(probed.container.streams) is None
 
 
 def test_a_sample_table_promises_what_a_truncated_file_does_not_hold() -> None:
@@ -90,12 +103,39 @@ def test_an_empty_stream_is_not_there() -> None:
     assert probed.container.audio == ()
 
 
-@pytest.mark.parametrize(("matrix", "clockwise"), [(-90, 90), (90, 270), (180, 180), (-180, 180)])
-def test_rotation_is_told_clockwise(matrix: int, clockwise: int) -> None:
-    turned = stream(width=1920, height=1080, side_data_list=[{"rotation": matrix}])
+def matrix(a: int, b: int, c: int, d: int) -> JSON:
+    """As ffprobe writes it, in 16.16 fixed point."""
+    rows = [(a, b, 0), (c, d, 0), (0, 0, 1 << 14)]
+    lines = (f"{n:08d}:  " + "  ".join(str(x << 16) for x in row) for n, row in enumerate(rows))
+    return {"displaymatrix": "\n" + "\n".join(lines) + "\n"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "mirrored", "clockwise"),
+    [
+        ((1, 0, 0, 1), False, 0),
+        ((0, 1, -1, 0), False, 90),
+        ((-1, 0, 0, -1), False, 180),
+        ((0, -1, 1, 0), False, 270),
+        ((-1, 0, 0, 1), True, 0),
+        ((0, -1, -1, 0), True, 90),
+        ((1, 0, 0, -1), True, 180),
+        ((0, 1, 1, 0), True, 270),
+    ],
+)
+def test_a_display_matrix_is_a_mirror_and_a_turn(
+    numbers: tuple[int, int, int, int], mirrored: bool, clockwise: int
+) -> None:
+    turned = stream(width=1920, height=1080, side_data_list=[matrix(*numbers)])
     found = facts(summarize(report([turned], packets(1)), up_to_s=20).container)
-    assert found.rotation_deg == clockwise
+    assert (found.mirrored, found.rotation_deg) == (mirrored, clockwise)
     assert found.display_size == ((1080, 1920) if clockwise % 180 else (1920, 1080))
+
+
+@pytest.mark.parametrize("said", [{}, {"displaymatrix": ""}, {"displaymatrix": "00000000: 1 2"}])
+def test_a_senseless_matrix_turns_nothing(said: JSON) -> None:
+    found = facts(summarize(report([stream(side_data_list=[said])], []), up_to_s=20).container)
+    assert (found.mirrored, found.rotation_deg) == (False, 0)
 
 
 def test_pixels_are_made_square_by_stretching_the_width() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from tests.facts import AUDIO, IMAGE, SPEECH, VIDEO, lasting, the
 from validators.checks.grade import NOT_MEASURED
-from validators.facts import Facts, Kind, SpeakerFacts
+from validators.errors import UnmeasuredError
+from validators.facts import FaceFacts, Facts, Kind, SpeakerFacts
 from validators.policy import STANDARD, STRICT
 from validators.rules import KINDS, UNMEASURED, judge, obstacle
 from validators.verdict import Code, Decision, Outcome
@@ -20,6 +21,32 @@ def test_a_good_medium_passes_every_check_that_is_measured(facts: Facts) -> None
     assert verdict.verdict is Decision.ACCEPTED
     assert {check.outcome for check in verdict.checks} <= {Outcome.PASS, Outcome.SKIPPED}
     assert {c.code for c in verdict.checks if c.outcome is Outcome.SKIPPED} <= UNMEASURED
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        replace(VIDEO, faces=None),
+        replace(VIDEO, faces=FaceFacts(frames=(), interval_s=0.2)),
+        replace(VIDEO, speech=None),
+        replace(VIDEO, speakers=None),
+        replace(AUDIO, speech=None),
+        replace(AUDIO, speakers=None),
+        replace(IMAGE, faces=None),
+    ],
+    ids=[
+        *("video unseen", "video without frames", "video unheard", "video voices uncounted"),
+        *("audio unheard", "audio voices uncounted", "image unseen"),
+    ],
+)
+def test_what_no_model_measured_is_never_accepted(facts: Facts) -> None:
+    with pytest.raises(UnmeasuredError):
+        judge(facts, STANDARD)
+
+
+def test_what_no_model_needs_to_measure_is_judged_without() -> None:
+    unseen = replace(lasting(VIDEO, 3), speech=None, speakers=None, faces=None)
+    assert judge(unseen, STANDARD).failed == (Code.DURATION_TOO_SHORT,)
 
 
 @pytest.mark.parametrize("facts", [VIDEO, AUDIO, IMAGE, *NOTHING.values()])

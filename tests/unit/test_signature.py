@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ ADTS_FRAME = b"\xff\xf1\x50\x80"
         (b"GIF89a", "gif"),
         (b"BM\x00\x00", "bmp"),
         ((b"G" + bytes(187)) * 3, "mpegts"),
+        ((bytes(4) + b"G" + bytes(187)) * 3, "mpegts"),  # a camera's, with a clock in front
     ],
 )
 def test_the_first_bytes_name_the_format(head: bytes, name: str) -> None:
@@ -70,6 +72,15 @@ def test_what_is_no_medium_has_no_name(head: bytes) -> None:
 def test_nothing_that_can_refer_to_another_file_is_allowed() -> None:
     referring = {"hls", "concat", "dash", "sdp", "image2", "svg", "imf", "asf"}
     assert not referring & {demuxer(name) for names in ALLOWED.values() for name in names}
+
+
+def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="Not a regular file"):
+            read_signature(path)
+    with pytest.raises(IsADirectoryError):
+        read_signature(tmp_path)
 
 
 def test_images_are_no_recordings_and_recordings_no_images() -> None:

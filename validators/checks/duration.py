@@ -40,7 +40,7 @@ def _too_short(decode: DecodeFacts, policy: Policy) -> Finding:
 
 def _too_long(facts: Facts, decode: DecodeFacts, policy: Policy) -> Finding:
     limit = policy.max_duration_s
-    long = decode.duration_s > limit + _tolerance_above_s(facts, decode, policy)
+    long = decode.capped or decode.duration_s > limit + _tolerance_above_s(facts, decode, policy)
     return finding(
         Code.DURATION_TOO_LONG,
         Outcome.FAIL if long else Outcome.PASS,
@@ -58,9 +58,10 @@ def _length(decode: DecodeFacts) -> str:
 
 
 def _tolerance_above_s(facts: Facts, decode: DecodeFacts, policy: Policy) -> float:
-    """One frame of video; for sound alone what an encoder may have padded."""
+    """One frame of video, if it is a short one; for sound alone what an encoder may have padded."""
     if facts.kind is Kind.VIDEO and decode.video is not None:
-        return max(policy.duration_tolerance_s, decode.video.duration_s / decode.video.units)
+        frame_s = decode.video.duration_s / decode.video.units
+        return max(policy.duration_tolerance_s, min(frame_s, policy.max_frame_tolerance_s))
     audio = facts.container.audio if facts.container is not None else ()
     if audio and audio[0].codec in UNKNOWN_PADDING:
         return policy.lossy_audio_tolerance_s

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from validators.checks.grade import crossed, finding, skip, skip_after, too_high, too_low
-from validators.facts import Face, FaceFacts, Facts, FrameFacts, Range
+from validators.facts import DecodeFacts, Face, FaceFacts, Facts, FrameFacts, Range
 from validators.policy import Policy
 from validators.verdict import Code, Finding, Outcome
 
@@ -22,32 +22,39 @@ def faces(facts: Facts, policy: Policy) -> Iterator[Finding]:
         for code in (Code.NO_FACE, Code.MULTIPLE_FACES, *OF_MAIN_FACE):
             yield skip(code, NO_PICTURE)
         return
-    seen = _seen(facts.faces, policy)
+    seen = _seen(facts.faces, facts.decode, policy)
     confirmed = any(_confirmed(frame.main, policy) for frame in seen if frame.main is not None)
     yield _no_face(confirmed=confirmed)
-    yield _multiple(facts.faces, seen, policy)
-    if not confirmed:
-        yield from (skip_after(code, Code.NO_FACE) for code in OF_MAIN_FACE)
+    if not confirmed:  # without a first face there is no second
+        rest = (Code.MULTIPLE_FACES, *OF_MAIN_FACE)
+        yield from (skip_after(code, Code.NO_FACE) for code in rest)
         return
-    yield _missing(facts.faces, seen, policy)
+    yield _multiple(seen, policy)
+    yield _missing(facts.decode, seen, policy)
     yield _too_small(seen, policy)
     yield _cut_off(seen, policy)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One frame: the main face, and what else might be a face."""
+    """One frame: the time that it stands for, the main face, and what else might be a face."""
 
-    time_s: float
+    shown: Range
     main: Face | None
     others: tuple[Face, ...]
 
 
-def _seen(measured: FaceFacts, policy: Policy) -> list[_Seen]:
-    return [_look(frame, policy) for frame in measured.frames]
+def _seen(measured: FaceFacts, decode: DecodeFacts | None, policy: Policy) -> list[_Seen]:
+    """Each frame stands for the time until the next, the last one until the video ends."""
+    starts = [frame.time_s for frame in measured.frames]
+    last = starts[-1] + measured.interval_s
+    if decode is not None and decode.video is not None:
+        last = max(starts[-1], decode.video.end_s - decode.start_s)
+    shown = zip(starts, [*starts[1:], last], strict=True)
+    return [_look(frame, time, policy) for frame, time in zip(measured.frames, shown, strict=True)]
 
 
-def _look(frame: FrameFacts, policy: Policy) -> _Seen:
+def _look(frame: FrameFacts, shown: Range, policy: Policy) -> _Seen:
     """The main face is the largest sure one; boxes mostly inside it are the same face again."""
     plausible = [face for face in frame.faces if face.confidence >= policy.faint_face_confidence]
     sure = [face for face in plausible if _sure(face, policy)] or plausible
@@ -55,16 +62,31 @@ def _look(frame: FrameFacts, policy: Policy) -> _Seen:
     others = (
         face
         for face in plausible
-        if main is not None and face is not main
+        if main is not None and face is not main and not _denied(face, policy)
         if _inside(face, main) <= policy.inside_main_face
     )
-    return _Seen(time_s=frame.time_s, main=main, others=tuple(others))
+    return _Seen(shown=shown, main=main, others=tuple(others))
+
+
+def _denied(face: Face, policy: Policy) -> bool:
+    """Whether the second network saw the whole of it and says that it is none.
+
+    It denies most faces that the edge of the frame cuts off, as people in a corner's inset are.
+    """
+    denied = face.confirmation is not None and face.confirmation < policy.denied_confirmation
+    return denied and _within(face, policy.edge)
+
+
+def _within(face: Face, margin: float) -> bool:
+    """Whether the box keeps off every edge of the frame."""
+    right, bottom = face.left + face.width, face.top + face.height
+    return min(face.left, face.top, 1 - right, 1 - bottom) >= margin
 
 
 def _sure(face: Face, policy: Policy) -> bool:
     """Sure enough to count alone. A face that nobody was asked to confirm is not denied."""
-    denied = face.confirmation is not None and face.confirmation < policy.face_confirmation
-    return face.confidence >= policy.face_confidence and not denied
+    doubted = face.confirmation is not None and face.confirmation < policy.face_confirmation
+    return face.confidence >= policy.face_confidence and not doubted
 
 
 def _confirmed(face: Face, policy: Policy) -> bool:
@@ -88,9 +110,13 @@ def _no_face(*, confirmed: bool) -> Finding:
     return finding(Code.NO_FACE, outcome, message, hint="Show one face from the front.")
 
 
-def _missing(measured: FaceFacts, seen: list[_Seen], policy: Policy) -> Finding:
-    without = [frame.time_s for frame in seen if frame.main is None]
-    share = len(without) / len(seen)
+def _missing(decode: DecodeFacts | None, seen: list[_Seen], policy: Policy) -> Finding:
+    """Of the whole clip: where sound plays and no picture shows, no face does either."""
+    shown_s = seen[0].shown[0], seen[-1].shown[1]
+    length_s = decode.duration_s if decode is not None else shown_s[1] - shown_s[0]
+    dark = (0.0, shown_s[0]), (shown_s[1], length_s)
+    without = _joined([dark[0], *(frame.shown for frame in seen if frame.main is None), dark[1]])
+    share = round(_length_s(without) / length_s, 6) if length_s > 0 else 0.0
     warn, fail = policy.face_missing_warn, policy.face_missing_fail
     outcome = too_high(share, warn=warn, fail=fail)
     return finding(
@@ -100,19 +126,19 @@ def _missing(measured: FaceFacts, seen: list[_Seen], policy: Policy) -> Finding:
         value=share,
         limit=crossed(outcome, warn=warn, fail=fail),
         unit="share",
-        ranges=_ranges(without, measured.interval_s),
+        ranges=without,
         hint="Keep the face in the picture all the time.",
     )
 
 
-def _multiple(measured: FaceFacts, seen: list[_Seen], policy: Policy) -> Finding:
+def _multiple(seen: list[_Seen], policy: Policy) -> Finding:
     """A sure second face counts once; a faint one when enough frames show it."""
     certain = [frame for frame in seen if any(_sure(face, policy) for face in frame.others)]
     faint = [frame for frame in seen if frame.others]
     counted = faint if len(faint) >= policy.faint_face_frames else certain
     height = max((face.height for frame in counted for face in frame.others), default=0.0)
-    shown_s = len(counted) * measured.interval_s
-    lasting = f" for {shown_s:.1f} s" if shown_s else ""
+    ranges = _joined([frame.shown for frame in counted])
+    lasting = f" for {_length_s(ranges):.1f} s" if ranges else ""
     return finding(
         Code.MULTIPLE_FACES,
         Outcome.FAIL if counted else Outcome.PASS,
@@ -120,7 +146,7 @@ def _multiple(measured: FaceFacts, seen: list[_Seen], policy: Policy) -> Finding
         value=height,
         limit=0,
         unit="share",
-        ranges=_ranges([frame.time_s for frame in counted], measured.interval_s),
+        ranges=ranges,
         hint="Show one person alone; mind pictures and screens behind.",
     )
 
@@ -165,12 +191,18 @@ def _outside(face: Face) -> float:
     return 1 - _inside(face, frame)
 
 
-def _ranges(times: list[float], interval_s: float) -> tuple[Range, ...]:
-    """Sample times as ranges: neighbours are joined, each sample stands for its interval."""
+def _joined(times: list[Range]) -> tuple[Range, ...]:
+    """Neighbours as one, in order; what takes no time, as in a still image, is left out."""
     ranges: list[Range] = []
-    for time_s in times if interval_s > 0 else []:
-        if ranges and time_s <= ranges[-1][1] + interval_s / 2:
-            ranges[-1] = (ranges[-1][0], time_s + interval_s)
+    for start_s, end_s in times:
+        if end_s <= start_s:
+            continue
+        if ranges and start_s <= ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], end_s)
         else:
-            ranges.append((time_s, time_s + interval_s))
+            ranges.append((start_s, end_s))
     return tuple(ranges)
+
+
+def _length_s(ranges: tuple[Range, ...]) -> float:
+    return sum(end_s - start_s for start_s, end_s in ranges)

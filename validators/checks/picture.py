@@ -18,7 +18,7 @@ def size(facts: Facts, policy: Policy) -> Iterator[Finding]:
         yield skip(Code.LOW_RESOLUTION, NO_PICTURE)
         return
     yield _too_large(facts, policy, dimensions)
-    yield _low_resolution(policy, dimensions)
+    yield _low_resolution(facts, policy, dimensions)
 
 
 def display_size(facts: Facts) -> tuple[int, int] | None:
@@ -42,6 +42,8 @@ def _too_large(facts: Facts, policy: Policy, dimensions: tuple[int, int]) -> Fin
     stream = judged_video(facts)
     width, height = dimensions if stream is None else (stream.width or 0, stream.height or 0)
     pixels = width * height
+    if stream is not None and pixels * stream.packets > policy.max_video_pixels:
+        return _too_much(stream.packets, width, height, policy)
     return finding(
         Code.IMAGE_TOO_LARGE,
         Outcome.FAIL if pixels > limit else Outcome.PASS,
@@ -53,9 +55,26 @@ def _too_large(facts: Facts, policy: Policy, dimensions: tuple[int, int]) -> Fin
     )
 
 
-def _low_resolution(policy: Policy, dimensions: tuple[int, int]) -> Finding:
+def _too_much(frames: int, width: int, height: int, policy: Policy) -> Finding:
+    """Each frame is small enough, but all of them would not decode before the deadline."""
+    limit = policy.max_video_pixels
+    return finding(
+        Code.IMAGE_TOO_LARGE,
+        Outcome.FAIL,
+        f"{frames} frames of {width} x {height} pixels are more than is decoded.",
+        value=frames * width * height,
+        limit=limit,
+        unit="px",
+        hint="Send a smaller picture, fewer frames per second, or a shorter recording.",
+    )
+
+
+def _low_resolution(facts: Facts, policy: Policy, dimensions: tuple[int, int]) -> Finding:
+    """By the pixels that there are: stretching them for display adds none."""
     warn, fail = policy.low_resolution_warn_px, policy.low_resolution_fail_px
-    short = min(dimensions)
+    stream = judged_video(facts)
+    coded = dimensions if stream is None else stream.upright_size
+    short = min(*dimensions, *coded)
     outcome = too_low(short, warn=warn, fail=fail)
     return finding(
         Code.LOW_RESOLUTION,
@@ -103,7 +122,7 @@ def animation(facts: Facts, _: Policy) -> Iterator[Finding]:
     yield finding(
         Code.ANIMATED_IMAGE,
         Outcome.FAIL if frames > 1 else Outcome.PASS,
-        "The picture does not move." if frames == 1 else f"The picture has {frames} frames.",
+        "The picture does not move." if frames == 1 else "The picture has more than one frame.",
         value=frames,
         limit=1,
         unit="frames",

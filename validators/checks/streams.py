@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from validators.checks.grade import finding, skip
-from validators.facts import Facts, Kind, StreamFacts, TrackFacts
+from validators.facts import DecodeFacts, Facts, Kind, StreamFacts, TrackFacts
 from validators.media.signature import ALLOWED, AUDIO_CODECS, VIDEO_CODECS
 from validators.policy import Policy
 from validators.verdict import Code, Finding, Outcome
@@ -64,7 +64,12 @@ def _unreadable_finding(facts: Facts, policy: Policy) -> Finding:
     if not facts.decode.complete:
         message = "The decoder gave up before the end."
         return finding(Code.UNREADABLE, Outcome.FAIL, message, hint=REPAIR)
+    if facts.truncated or _runs_fast(facts.decode, policy):
+        message = "More comes out of the decoder than its times say."
+        return finding(Code.UNREADABLE, Outcome.FAIL, message, hint=REPAIR)
     share = min(_decoded_shares(facts, policy), default=0.0)
+    if facts.decode.capped and share > 0:
+        return skip(Code.UNREADABLE, "Not counted, because decoding stopped past the limit.")
     limit = policy.min_decoded_share
     outcome = Outcome.FAIL if share < limit else Outcome.PASS
     message = f"{share:.0%} of the packets decode."
@@ -73,23 +78,24 @@ def _unreadable_finding(facts: Facts, policy: Policy) -> Finding:
     )
 
 
+def _runs_fast(decode: DecodeFacts, policy: Policy) -> bool:
+    """Whether packets overlap in time: a player plays them all, and longer than the times say."""
+    track = decode.audio
+    return track is not None and track.units_s > track.duration_s + policy.clock_error_s
+
+
 def _decoded_shares(facts: Facts, policy: Policy) -> Iterator[float]:
     """For each stream, how much of what is in the file, or in its sample table, decodes."""
     if facts.decode is None:
         return
     tracks = {"video": facts.decode.video, "audio": facts.decode.audio}
     for stream in _used(facts):
-        track = tracks[stream.type]
-        yield _decoded_share(stream, track, policy, capped=facts.decode.capped)
+        yield _decoded_share(stream, tracks[stream.type], policy)
 
 
-def _decoded_share(
-    stream: StreamFacts, track: TrackFacts | None, policy: Policy, *, capped: bool
-) -> float:
+def _decoded_share(stream: StreamFacts, track: TrackFacts | None, policy: Policy) -> float:
     if track is None:
         return 0.0
-    if capped:  # packets past the cap were never asked for
-        return 1.0
     expected = max(stream.packets, stream.promised_packets or 0)
     lost = expected - track.units
     return 1.0 if lost <= policy.lost_packets else track.units / expected

@@ -4,7 +4,7 @@ Run as `python -I -S confine.py name=value ... -- tool argument ...`: a program 
 code between fork and exec may deadlock a process that has threads. It imports nothing of ours,
 so that it starts in some 15 ms. Each step can only take rights away, and the order of `confine`
 is the order in which they must go. Exit status 127 and a line that begins with `confine:` say
-that the tool did not start.
+that the tool did not start, whatever the reason.
 """
 
 import ctypes
@@ -78,8 +78,9 @@ def main(argv: list[str]) -> None:
     try:
         confine({name: int(value) for name, value in words})
         os.execvp(tool[0], tool)  # noqa: S606 - becoming the tool without a shell is the point
-    except OSError as exc:
-        sys.stderr.write(f"confine: {tool[0]}: {exc.strerror}\n")
+    except Exception as exc:  # noqa: BLE001 - unconfined or not at all, so any failure means this
+        why = exc.strerror if isinstance(exc, OSError) else f"{type(exc).__name__}: {exc}"
+        sys.stderr.write(f"confine: {tool[0]}: {why}\n")
         sys.exit(NOT_STARTED)
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import ffmpeg
 
+from validators.errors import ToolCrashedError
 from validators.facts import DecodeFacts, StreamFacts, TrackFacts
 from validators.media.probe import input_options
-from validators.media.sandbox import Sandbox
+from validators.media.sandbox import Sandbox, complaints
 
 FRAMES_PER_S = 5  # research: an intruder of 5 frames at 25 fps is seen with 90 %
 FRAME_SIDE = 640  # finds a face of 5 % of the frame's height in two of three
@@ -24,9 +25,16 @@ SAMPLES_PER_S = 16_000
 FINE_TIME_BASE = "1:90000"  # the default, one over the frame rate, rounds variable rates
 MAX_THREADS = 4  # more only cost memory
 BROKEN_PIPE = os.strerror(errno.EPIPE)  # ffmpeg ignores SIGPIPE, reports this and fails
-VIDEO, AUDIO = 0, 1  # the streams of the timeline
+VIDEO, SAMPLED = 0, 1  # streams of the timeline; the audio is its last
+MAX_FRAMES = 85  # what is sampled of the longest medium, and a few more; the child takes no more
+
+SLOT = f"floor(%s*{FRAMES_PER_S}+0.001)"  # the margin is for times that are rounded to 1 ms
+# The first frame of each slot as it comes: none is repeated, and no time is made up.
+SAMPLE = rf"select=isnan(prev_selected_t)+gt({SLOT % 't'}\,{SLOT % 'prev_selected_t'})"
+CORNER = r"crop=min(16\,iw):min(16\,ih):0:0,scale=16:16,format=gray"
 
 TURNS = {0: "", 90: ",transpose=clock", 180: ",hflip,vflip", 270: ",transpose=cclock"}
+MIRRORED = {0: ",hflip", 90: ",transpose=clock_flip", 180: ",vflip", 270: ",transpose=cclock_flip"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +48,7 @@ class Plan:
     max_pixels: int
     frames_fd: int | None = None  # None: no frames wanted
     samples_fd: int | None = None
+    left_alone: bool = False  # take the left of two channels as the sound, not their mean
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -51,6 +60,7 @@ class Decoded:
     """What decoding gave. Abandoned: a reader of the frames or samples closed its end early."""
 
     facts: DecodeFacts
+    sampled_s: tuple[float, ...] = ()  # when each sampled frame is shown, on the tracks' clock
     abandoned: bool = False
 
 
@@ -73,12 +83,15 @@ async def decode(
 
     *on_time* hears how far the timeline has come, in seconds. Raises InspectionError.
     """
-    timeline = Timeline(on_time=on_time)
+    timeline = Timeline(on_time=on_time, sampling=plan.video is not None)
     argv = command(path, plan, ffmpeg_name=ffmpeg_name)
     completed = await sandbox.run(argv, pass_fds=plan.fds, on_stdout=timeline.feed)
-    facts = timeline.facts(plan, complete=completed.succeeded)
-    abandoned = completed.status != 0 and BROKEN_PIPE in completed.stderr
-    return Decoded(facts=facts, abandoned=abandoned)
+    said = complaints(completed, path)
+    return Decoded(
+        facts=timeline.facts(plan, complete=completed.succeeded),
+        sampled_s=timeline.sampled_s,
+        abandoned=completed.status != 0 and BROKEN_PIPE in said,
+    )
 
 
 def command(path: Path, plan: Plan, *, ffmpeg_name: str) -> list[str]:
@@ -95,42 +108,54 @@ def command(path: Path, plan: Plan, *, ffmpeg_name: str) -> list[str]:
     if plan.video is not None and plan.frames_fd is not None:
         outputs.append(_frames_output(source, plan.video, plan.frames_fd))
     if plan.audio is not None and plan.samples_fd is not None:
-        outputs.append(_samples_output(source, plan.audio, plan.samples_fd))
+        outputs.append(_samples_output(source, plan.audio, plan.samples_fd, plan))
     arguments: list[str] = ffmpeg.merge_outputs(*outputs).get_args()
     quiet = ["-nostdin", "-hide_banner", "-v", "error", "-noautorotate", "-filter_threads", "1"]
     return [ffmpeg_name, *quiet, *arguments]
 
 
 def _timeline_output(source: ffmpeg.Stream, plan: Plan) -> ffmpeg.Stream:
-    """A corner of each frame is enough: only its time counts."""
+    """A corner of each frame is enough: only its time counts.
+
+    The video is there twice, whole and sampled. ffmpeg begins a filter anew where the size of the
+    picture changes, so the times of the samples can be observed but not foretold.
+    """
     options = {"f": "framecrc", "fps_mode": "passthrough", "c:a": "pcm_s16le"}
     tracks = []
     if plan.video is not None:
-        tracks.append(source[str(plan.video.index)])
+        tracks += [source[str(plan.video.index)]] * 2
         options |= {"c:v": "rawvideo", "enc_time_base:v": FINE_TIME_BASE}
-        options |= {"filter:v": r"crop=min(16\,iw):min(16\,ih):0:0"}
+        options |= {f"filter:v:{VIDEO}": CORNER, f"filter:v:{SAMPLED}": f"{SAMPLE},{CORNER}"}
     if plan.audio is not None:
         tracks.append(source[str(plan.audio.index)])
     return ffmpeg.output(*tracks, "pipe:1", **options)
 
 
 def _frames_output(source: ffmpeg.Stream, video: StreamFacts, fd: int) -> ffmpeg.Stream:
-    """Scaled before it is turned: turning small frames is cheap."""
+    """Scaled before it is turned: turning small frames is cheap. One size, whatever comes."""
     width, height = frame_size(video)
     if video.rotation_deg % 180:
         width, height = height, width
-    sampled = f"fps={FRAMES_PER_S}:start_time=0,scale={width}:{height}"
+    turns = MIRRORED if video.mirrored else TURNS
+    upright = f"scale={width}:{height}{turns[video.rotation_deg]}"
     return source[str(video.index)].output(
         f"pipe:{fd}",
         f="rawvideo",
         pix_fmt="bgr24",
         fps_mode="passthrough",
-        vf=f"{sampled}{TURNS[video.rotation_deg]}",
+        vf=f"{SAMPLE},{upright}",
+        **{"frames:v": MAX_FRAMES},
     )
 
 
-def _samples_output(source: ffmpeg.Stream, audio: StreamFacts, fd: int) -> ffmpeg.Stream:
-    return source[str(audio.index)].output(f"pipe:{fd}", f="s16le", ac=1, ar=SAMPLES_PER_S)
+def _samples_output(
+    source: ffmpeg.Stream, audio: StreamFacts, fd: int, plan: Plan
+) -> ffmpeg.Stream:
+    """Cut by the count of samples: a header may give them a clock of any speed."""
+    left = "pan=mono|c0=c0," if plan.left_alone else ""
+    wanted = f"aformat=sample_fmts=s16:sample_rates={SAMPLES_PER_S}:channel_layouts=mono"
+    last = f"atrim=end_sample={int(plan.up_to_s * SAMPLES_PER_S)}"
+    return source[str(audio.index)].output(f"pipe:{fd}", f="s16le", af=f"{left}{wanted},{last}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,14 +163,24 @@ class Timeline:
     """Reads ffmpeg's framecrc as it comes: `stream, dts, pts, duration, size, crc`."""
 
     on_time: Callable[[float], None]
+    sampling: bool  # whether there is video, and so its samples
     bases: dict[int, Fraction] = field(default_factory=dict)
     tracks: dict[int, "_Track"] = field(default_factory=dict)
+    starts_s: list[float] = field(default_factory=list)  # of the sampled frames
     rest: bytes = b""
 
+    @property
+    def sampled_s(self) -> tuple[float, ...]:
+        return tuple(self.starts_s)
+
     def feed(self, chunk: bytes) -> None:
+        """Raises ToolCrashedError where ffmpeg writes what is no framecrc."""
         *lines, self.rest = (self.rest + chunk).split(b"\n")
-        for line in lines:
-            self._line(line)
+        try:
+            for line in lines:
+                self._line(line)
+        except (ValueError, LookupError, ArithmeticError) as exc:
+            raise ToolCrashedError("ffmpeg writes a timeline that makes no sense") from exc
         self.on_time(max((track.end_s for track in self.tracks.values()), default=0.0))
 
     def _line(self, line: bytes) -> None:
@@ -158,11 +193,13 @@ class Timeline:
             tick_s = float(self.bases[stream])
             track = self.tracks.setdefault(stream, _Track())
             track.add(pts * tick_s, (pts + length) * tick_s)
+            if stream == SAMPLED and self.sampling:
+                self.starts_s.append(pts * tick_s)
 
     def facts(self, plan: Plan, *, complete: bool) -> DecodeFacts:
-        present = [plan.video is not None, plan.audio is not None]
-        video = self.tracks.get(VIDEO) if plan.video is not None else None
-        audio = self.tracks.get(sum(present) - 1) if plan.audio is not None else None
+        video = self.tracks.get(VIDEO) if self.sampling else None
+        sound = SAMPLED + 1 if self.sampling else 0
+        audio = self.tracks.get(sound) if plan.audio is not None else None
         end_s = max((track.end_s for track in self.tracks.values()), default=0.0)
         return DecodeFacts(
             complete=complete,
@@ -177,11 +214,15 @@ class _Track:
     start_s: float = float("inf")
     end_s: float = float("-inf")
     units: int = 0
+    units_s: float = 0.0
 
     def add(self, start_s: float, end_s: float) -> None:
         self.start_s = min(self.start_s, start_s)
         self.end_s = max(self.end_s, end_s)
         self.units += 1
+        self.units_s += end_s - start_s
 
     def facts(self) -> TrackFacts:
-        return TrackFacts(start_s=self.start_s, end_s=self.end_s, units=self.units)
+        return TrackFacts(
+            start_s=self.start_s, end_s=self.end_s, units=self.units, units_s=self.units_s
+        )

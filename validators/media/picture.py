@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from validators.errors import ToolCrashedError
 from validators.facts import PictureFacts
 from validators.media.sandbox import Sandbox
 
@@ -59,17 +60,18 @@ async def decode_picture(
         if b"\n" in said and not opened.done():
             opened.set_result(parse(said.partition(b"\n")[0]))
 
-    await sandbox.run(argv, pass_fds=[frame_fd], on_stdout=listen)
-    if not opened.done():
-        opened.set_result(Picture(facts=None, unreadable=UNREADABLE))
+    completed = await sandbox.run(argv, pass_fds=[frame_fd], on_stdout=listen)
+    if not opened.done():  # it tells bad pictures itself, so its silence is no picture's fault
+        last = completed.stderr.strip().rpartition("\n")[2]
+        raise ToolCrashedError(f"the picture decoder ended with {completed.status}: {last}")
 
 
 def parse(line: bytes | bytearray) -> Picture:
-    """One line of the child's; what makes no sense is an unreadable picture."""
+    """One line of the child's. Raises ToolCrashedError where it makes no sense."""
     try:
         report = _Report.model_validate_json(line)
-    except ValidationError:
-        return Picture(facts=None, unreadable=UNREADABLE)
+    except ValidationError as exc:
+        raise ToolCrashedError("the picture decoder does not make sense") from exc
     if report.width is None or report.height is None:
         return Picture(facts=None, unreadable=UNREADABLE)
     facts = PictureFacts(width=report.width, height=report.height, frames=report.frames)

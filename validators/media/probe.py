@@ -6,15 +6,16 @@ a format list alone keeps a playlist from opening another tenant's file.
 
 import asyncio
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
-from validators.facts import ContainerFacts, StreamFacts, StreamType
-from validators.media.sandbox import Completed, Sandbox
+from validators.facts import ContainerFacts, Range, StreamFacts, StreamType
+from validators.media.sandbox import Completed, Sandbox, complaints
 from validators.media.signature import demuxer
 
 ENTRIES = (
@@ -22,10 +23,12 @@ ENTRIES = (
     ":stream=index,codec_type,codec_name,width,height,sample_aspect_ratio,avg_frame_rate,"
     "sample_rate,channels,duration,nb_frames"
     ":stream_disposition=attached_pic"
-    ":stream_side_data=rotation"
+    ":stream_side_data=displaymatrix"
     ":packet=stream_index,pts_time,duration_time,flags"
 )
 MAX_STREAMS = 32
+MATRIX_NUMBERS = 9
+PLAYED = frozenset({"video", "audio"})  # a line of subtitles may stand for minutes
 PACKET_S = 1.0  # longer than any packet: the last one read may begin so far before the end
 
 
@@ -35,15 +38,15 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Container facts, and when the packets that were read begin and end."""
+    """Container facts, and when the packets of each stream that were read begin and end."""
 
     container: ContainerFacts
-    start_s: float | None = None  # None: no packet carries a time
-    end_s: float | None = None
+    spans: Mapping[int, Range]  # by index; a stream of which no packet carries a time has none
 
-    @property
-    def length_s(self) -> float | None:
-        return None if self.start_s is None or self.end_s is None else self.end_s - self.start_s
+    def length_s(self, streams: Iterable[StreamFacts]) -> float | None:
+        """From the first packet of *streams* to the end of the last; None: none has a time."""
+        spans = [self.spans[stream.index] for stream in streams if stream.index in self.spans]
+        return max(end for _, end in spans) - min(start for start, _ in spans) if spans else None
 
 
 class _Packet(BaseModel):
@@ -62,7 +65,7 @@ class _Disposition(BaseModel):
 
 
 class _SideData(BaseModel):
-    rotation: float | None = None
+    displaymatrix: str | None = None
 
 
 class _Stream(BaseModel):
@@ -105,12 +108,12 @@ async def probe(
 ) -> Probe:
     """Read the packets of the first *up_to_s*. Raises UnreadableError and InspectionError."""
     arguments = _arguments(path, signature, up_to_s)
-    report = await _report(sandbox, [ffprobe, *arguments])
+    report = await _report(path, sandbox, [ffprobe, *arguments])
     first = summarize(report, up_to_s=up_to_s)
     if not any(_missing(stream) for stream in first.container.streams):
         return first
     again = ["-ignore_editlist", "1"] if demuxer(signature) == "mov" else []
-    whole = await _report(sandbox, [ffprobe, *again, *arguments])
+    whole = await _report(path, sandbox, [ffprobe, *again, *arguments])
     return replace(first, container=without_edited_out(first.container, report, whole))
 
 
@@ -123,13 +126,15 @@ def _arguments(path: Path, signature: str, up_to_s: float) -> list[str]:
     return ["-v", "error", "-hide_banner", *options, *interval, *shown, f"file:{path}"]
 
 
-async def _report(sandbox: Sandbox, argv: list[str]) -> Report:
-    return await asyncio.to_thread(_parsed, await sandbox.run(argv))  # a hostile one is long
+async def _report(path: Path, sandbox: Sandbox, argv: list[str]) -> Report:
+    completed = await sandbox.run(argv)
+    return await asyncio.to_thread(_parsed, completed, path)  # a hostile one is long
 
 
-def _parsed(completed: Completed) -> Report:
+def _parsed(completed: Completed, path: Path) -> Report:
     if completed.overflowed:
         raise UnreadableError("The file holds more packets than any recording of its length.")
+    complaints(completed, path)
     if completed.status != 0:
         raise UnreadableError("The container cannot be opened.")
     try:
@@ -144,12 +149,10 @@ def summarize(report: Report, *, up_to_s: float) -> Probe:
     """Facts from one report. A sample table promises nothing past the part that was read."""
     if len(report.streams) > MAX_STREAMS:
         raise UnreadableError(f"The file holds {len(report.streams)} streams.")
-    times = [
-        packet for packet in report.packets if packet.pts_time is not None and not packet.discarded
-    ]
-    start_s = min((packet.pts_time or 0.0 for packet in times), default=None)
-    end_s = max(((packet.pts_time or 0.0) + packet.duration_time for packet in times), default=None)
-    cut_off = start_s is not None and end_s is not None and end_s - start_s >= up_to_s - PACKET_S
+    spans = _spans(report)
+    played = [spans[s.index] for s in report.streams if s.index in spans and s.codec_type in PLAYED]
+    start_s = min((start for start, _ in played), default=0.0)
+    cut_off = any(end - start_s >= up_to_s - PACKET_S for _, end in played)
     streams = tuple(
         _stream_facts(stream, _of_stream(report, stream.index), cut_off=cut_off)
         for stream in report.streams
@@ -159,12 +162,24 @@ def summarize(report: Report, *, up_to_s: float) -> Probe:
         declared_duration_s=report.format.duration,
         streams=streams,
     )
-    return Probe(container=container, start_s=start_s, end_s=end_s)
+    return Probe(container=container, spans=spans)
+
+
+def _spans(report: Report) -> dict[int, Range]:
+    spans: dict[int, Range] = {}
+    for packet in report.packets:
+        if packet.pts_time is None or packet.discarded:
+            continue
+        end_s = packet.pts_time + packet.duration_time
+        known = spans.get(packet.stream_index, (packet.pts_time, end_s))
+        spans[packet.stream_index] = min(known[0], packet.pts_time), max(known[1], end_s)
+    return spans
 
 
 def _stream_facts(stream: _Stream, packets: list[_Packet], *, cut_off: bool) -> StreamFacts:
     discarded = sum(packet.discarded for packet in packets)
     promised = None if cut_off else _promised(stream, discarded)
+    mirrored, rotation_deg = _orientation(stream.side_data_list)
     return StreamFacts(
         index=stream.index,
         type=_stream_type(stream.codec_type),
@@ -173,7 +188,8 @@ def _stream_facts(stream: _Stream, packets: list[_Packet], *, cut_off: bool) -> 
         width=stream.width,
         height=stream.height,
         sample_aspect=_ratio(stream.sample_aspect_ratio) or 1.0,
-        rotation_deg=_rotation(stream.side_data_list),
+        mirrored=mirrored,
+        rotation_deg=rotation_deg,
         declared_fps=_ratio(stream.avg_frame_rate),
         sample_rate_hz=stream.sample_rate,
         channels=stream.channels,
@@ -214,10 +230,20 @@ def _stream_type(codec_type: str) -> StreamType:
     return StreamType(codec_type) if codec_type in {"video", "audio"} else StreamType.OTHER
 
 
-def _rotation(side_data: Iterable[_SideData]) -> int:
-    """Clockwise, in quarter turns. A display matrix counts the other way."""
-    turns = [data.rotation for data in side_data if data.rotation is not None]
-    return round(-turns[0] / 90) * 90 % 360 if turns else 0
+def _orientation(side_data: Iterable[_SideData]) -> tuple[bool, int]:
+    """Whether a viewer mirrors the picture, and how far it then turns it: clockwise, in quarters.
+
+    A display matrix (a b u, c d v, x y w) puts the point (x, y) at (a x + c y, b x + d y). Where
+    its determinant is negative it mirrors; its angle alone would say a turn by 180 degrees.
+    """
+    matrices = [data.displaymatrix for data in side_data if data.displaymatrix]
+    numbers = [word for line in matrices[:1] for word in line.split() if not word.endswith(":")]
+    if len(numbers) != MATRIX_NUMBERS:
+        return False, 0
+    a, b, c, d = (int(numbers[at]) for at in (0, 1, 3, 4))
+    mirrored = a * d - b * c < 0
+    across, down = (-a, -b) if mirrored else (a, b)
+    return mirrored, round(math.degrees(math.atan2(down, across)) / 90) * 90 % 360
 
 
 def _ratio(text: str) -> float | None:

@@ -10,19 +10,26 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from validators.errors import ToolCrashedError, ToolTimeoutError
+from validators.errors import ToolCrashedError, ToolTimeoutError, one_failure
 
 CONFINE = Path(__file__).with_name("confine.py")
-NOT_STARTED = 127
+NOT_STARTED = 127  # by confine, and by the dynamic loader when a library is missing
 CHUNK_BYTES = 1 << 16
 STDERR_BYTES = 1 << 13  # of its end: the last words say why
+NOWHERE = "/"  # tools are given absolute names alone, so no directory of theirs need be made
+UNABLE = (
+    "Cannot allocate memory",
+    "Unrecognized option",
+    "Option not found",
+    "no decoder found for",
+    "No such filter",
+)  # what ffmpeg says of itself, never of a medium
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +56,21 @@ class Completed:
     @property
     def succeeded(self) -> bool:
         return self.status == 0 and not self.overflowed
+
+
+def complaints(completed: Completed, path: Path) -> str:
+    """What ffmpeg said, without the name of the medium: a file may be called anything.
+
+    Raises ToolCrashedError where it complains of itself, or fails and says nothing.
+    """
+    name = os.fsencode(path).decode(errors="replace")
+    said = completed.stderr.replace(name, "").strip()
+    last = said.rpartition("\n")[2]
+    if any(complaint in said for complaint in UNABLE):
+        raise ToolCrashedError(f"the media tool cannot do what was asked: {last}")
+    if completed.status > 0 and not said:
+        raise ToolCrashedError(f"the media tool ended with {completed.status} and said nothing")
+    return said
 
 
 def tool_name(name: str) -> str:
@@ -84,14 +106,12 @@ class Sandbox:
         error. *on_stdout* sees every chunk as it arrives. Raises ToolTimeoutError and
         ToolCrashedError; on these, on cancellation and on overflow the whole group is killed.
         """
-        async with AsyncExitStack() as ours:
-            handed = ours.enter_context(_held(pass_fds))
-            directory = await ours.enter_async_context(private_directory())
-            process = await self._start(argv, directory, pass_fds)
+        with _held(pass_fds) as handed:
+            process = await self._start(argv, pass_fds)
             handed.close()
             return await self._finish(process, argv[0], on_stdout)
 
-    async def _start(self, argv: Sequence[str], directory: str, pass_fds: Sequence[int]) -> Process:
+    async def _start(self, argv: Sequence[str], pass_fds: Sequence[int]) -> Process:
         try:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(CONFINE)),
@@ -101,7 +121,7 @@ class Sandbox:
                 stderr=PIPE,
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
-                cwd=directory,
+                cwd=NOWHERE,
                 env=closed_environment(),
             )
         except OSError as exc:
@@ -158,10 +178,15 @@ class _Gathered:
 
 async def _drain(process: Process, stdout: _Gathered, stderr: _Gathered) -> None:
     """Read both pipes at once, or a tool that fills one would wait for ever."""
+    with one_failure():
+        await _gather_both(process, stdout, stderr)
+    await process.wait()
+
+
+async def _gather_both(process: Process, stdout: _Gathered, stderr: _Gathered) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(_gather(process.stderr, stderr, process))
         group.create_task(_gather(process.stdout, stdout, process))
-    await process.wait()
 
 
 async def _gather(pipe: asyncio.StreamReader | None, gathered: _Gathered, process: Process) -> None:
@@ -194,8 +219,8 @@ def _kill(process: Process) -> None:
 
 def _expect_own_end(process: Process, tool: str, said: str, *, overflowed: bool) -> None:
     status = process.returncode or 0
-    if status == NOT_STARTED and said.startswith("confine:"):
-        raise ToolCrashedError(said.strip())
+    if status == NOT_STARTED:
+        raise ToolCrashedError(said.strip() or f"{tool} could not be started")
     if overflowed or status >= 0 or status == -signal.SIGPIPE:
         return
     if status == -signal.SIGXCPU:
@@ -218,13 +243,3 @@ def _held(fds: Sequence[int]) -> ExitStack:
     for fd in fds:
         held.callback(os.close, fd)
     return held
-
-
-@asynccontextmanager
-async def private_directory() -> AsyncIterator[str]:
-    """An empty directory of our own to run in, so that a relative name finds nothing."""
-    making = asyncio.ensure_future(asyncio.to_thread(tempfile.mkdtemp, prefix="greenroom-"))
-    try:
-        yield await asyncio.shield(making)  # the thread goes on when we are cancelled
-    finally:
-        await asyncio.to_thread(shutil.rmtree, await making, ignore_errors=True)

@@ -4,7 +4,9 @@ Bytes decide, never a name or a Content-Type. The format found here is the only 
 ffmpeg may then open: left to choose for itself it would follow a playlist into another file.
 """
 
+import errno
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +110,7 @@ BRANDS = {
 }
 OLD_QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip")  # files without ftyp begin so
 EBML = b"\x1a\x45\xdf\xa3"
-TS_PACKET_BYTES = 188
+TS_PACKETS = ((0, 188), (4, 192))  # first sync byte, packet length: broadcast, and cameras
 ADTS = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
 LAYER_THREE = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]")  # any bit rate but none
 ID3_HEADER_BYTES = 10
@@ -134,6 +136,7 @@ def id3_length(head: bytes) -> int:
 
 def read_signature(path: Path) -> str | None:
     """`identify` for a file; looks behind an ID3 tag. Blocks; raises OSError."""
+    expect_regular(path)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         if not (tag := id3_length(head)):
@@ -141,6 +144,15 @@ def read_signature(path: Path) -> str | None:
         file.seek(tag)
         behind = identify(file.read(HEAD_BYTES))
     return behind if behind in {"aac", "flac"} else "mp3"  # players skip any tag, so do we
+
+
+def expect_regular(path: Path) -> None:
+    """Raise OSError for what is no regular file: a pipe or a device may never end."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def demuxer(signature: str) -> str:
@@ -165,7 +177,7 @@ def _stream(head: bytes) -> str | None:
     """Formats without a magic number at their very start, surest first."""
     if head.startswith(EBML):
         return "webm" if b"webm" in head[:64] else "matroska"
-    if head[: 2 * TS_PACKET_BYTES + 1 : TS_PACKET_BYTES] == b"GGG":
+    if any(head[at : at + 2 * length + 1 : length] == b"GGG" for at, length in TS_PACKETS):
         return "mpegts"
     return _mpeg_audio(head)
 

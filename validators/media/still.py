@@ -13,11 +13,11 @@ from PIL import Image, ImageOps
 
 Image.MAX_IMAGE_PIXELS = None  # the caller's own cap is checked before anything is decoded
 PAPER = (255, 255, 255)  # what a viewer sees behind a transparent picture
-FRAMES_COUNTED = 1000  # past that it is an animation whatever their number
+MOVING = frozenset({"GIF", "PNG", "WEBP"})  # further pictures in a JPEG are previews, no frames
 
 
 def describe(image: Image.Image) -> dict[str, Any]:
-    """Size in display orientation and frames, from the header alone."""
+    """Size in display orientation and frames. Pillow decodes a PNG to find its orientation."""
     width, height = image.size
     if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # EXIF orientation: a quarter turn
         width, height = height, width
@@ -25,9 +25,8 @@ def describe(image: Image.Image) -> dict[str, Any]:
 
 
 def count_frames(image: Image.Image) -> int:
-    if not getattr(image, "is_animated", False):
-        return 1
-    return min(FRAMES_COUNTED, getattr(image, "n_frames", 1))
+    """One, or 2 for any more: telling their number would read a GIF to its end."""
+    return 2 if image.format in MOVING and getattr(image, "is_animated", False) else 1
 
 
 def upright(image: Image.Image, side: int) -> Image.Image:
@@ -57,11 +56,14 @@ def main(argv: list[str]) -> None:
     frame = b""
     try:
         with Image.open(path, formats=[form]) as image:
-            report |= describe(image)
+            report |= {"width": image.width, "height": image.height}
             if image.width * image.height <= int(max_pixels):
+                report |= describe(image)
                 picture = upright(image, int(side))
                 report |= {"frame": picture.size}
                 frame = picture.tobytes("raw", "BGR")
+    except MemoryError:  # ours to solve: no line at all says so
+        raise
     except Exception as exc:  # noqa: BLE001 - a decoder may raise anything, and all of it means this
         report["unreadable"] = f"{type(exc).__name__}: {exc}"
     sys.stdout.write(json.dumps(report) + "\n")
