@@ -16,7 +16,7 @@ from service.commands import dev as dev_command
 from service.commands import keys as keys_command
 from service.commands import models as models_command
 from service.commands.environment import fail, quiet, run, settings_from_environ, stop_on_sigterm
-from service.commands.serving import drain_on_signals, serve
+from service.commands.serving import drain_on_signals, kinds_of, serve
 from service.db.migrate import migrate as apply_migrations
 from service.db.migrate import migrations
 from validators.analysis.weights import WeightsError
@@ -119,7 +119,7 @@ def worker(
     """Do the work that the API accepts; any number of these, anywhere."""
     settings = settings_from_environ()
     try:
-        wanted = dev_command.kinds_of(kinds)
+        wanted = kinds_of(kinds)
     except ValueError as exc:
         fail(f"--kinds: {exc}")
 

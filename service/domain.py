@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import assert_never
 from uuid import UUID
 
-from service.errors import FailureCode
+from service.errors import FAILURES, FailureCode, Who
 from validators.facts import Kind
 
 
@@ -172,4 +172,5 @@ def sentence(cause: Cause, codes: Sequence[str]) -> str:
 
 
 def is_ours(code: FailureCode) -> bool:
-    return code is FailureCode.INTERNAL
+    """Whether it is us who must act."""
+    return FAILURES[code].who is Who.US

@@ -2,7 +2,6 @@
 
 IngestError             no verdict could be reached; `who` must act
  |- SourceError         the caller or the source's owner: the URL, or what it led to
- |- CallerError         the caller: something else that the request names
  |- UnavailableError    nobody: a part of ours is away, and we try again later
  |   `- HostBusyError   nobody: other fetches wait for the same host; it counts as no attempt
  `- InternalError       we: it is reported, and its cause never leaves the log
@@ -125,10 +124,6 @@ class IngestError(Exception):
 
 class SourceError(IngestError):
     """The URL, or what it led to, cannot be used."""
-
-
-class CallerError(IngestError):
-    """The request names something that is not there."""
 
 
 class UnavailableError(IngestError):

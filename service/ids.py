@@ -21,6 +21,11 @@ def ulid(value: UUID) -> str:
     return "".join(_ALPHABET[bits >> shift & 31] for shift in range(125, -1, -5))
 
 
+def new_request_id() -> str:
+    """For a request whose caller named none."""
+    return f"req_{ulid(new_id())}"
+
+
 def avatar_spelling(value: UUID) -> str:
     return AVATAR_PREFIX + ulid(value)
 

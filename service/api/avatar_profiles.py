@@ -1,7 +1,6 @@
 """Family B: avatars from source URLs."""
 
 from dataclasses import dataclass
-from http import HTTPStatus
 from uuid import UUID
 
 from aiohttp import web
@@ -148,6 +147,5 @@ def _known_id(text: str) -> UUID:
             "invalid_cursor",
             "starting_after is the id of an avatar.",
             param="starting_after",
-            status=HTTPStatus.BAD_REQUEST,
         )
     return parsed

@@ -10,14 +10,13 @@ from typing import Any, NoReturn
 
 import structlog
 from aiohttp import web
-from uuid_utils.compat import uuid7
 
 from service.api.context import PRINCIPAL, REQUEST_ID, TRACEPARENT, context
 from service.api.problem import TYPE_OF, ApiError, ErrorType, envelope
 from service.db import keys
 from service.db.keys import Scope
 from service.db.types import DATABASE_UNREACHABLE
-from service.ids import ulid
+from service.ids import new_request_id
 from service.logs import story_of
 from service.telemetry import HTTP_REQUESTS, HTTP_SECONDS
 
@@ -57,7 +56,7 @@ def scope_of(handler: object) -> Scope | None:
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id and a trace."""
     given = request.headers.get("X-Request-Id", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{ulid(uuid7())}"
+    request_id = given if _REQUEST_ID.fullmatch(given) else new_request_id()
     request[REQUEST_ID] = request_id
     request[TRACEPARENT] = _trace(request.headers.get("traceparent", ""))
     with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -9,11 +9,10 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from uuid_utils.compat import uuid7
 
 from service.api.middleware import error_response
 from service.api.problem import TYPE_OF, ApiError, ErrorType
-from service.ids import ulid
+from service.ids import new_request_id
 
 log = structlog.get_logger()
 
@@ -29,7 +28,7 @@ class EnvelopeHandler(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer a request that could not be parsed, or that failed outside every middleware."""
-        request_id = f"req_{ulid(uuid7())}"
+        request_id = new_request_id()
         log.info("request_refused", request_id=request_id, status=status, error=type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")  # as the base class does

@@ -19,7 +19,6 @@ from service.db import keys
 from service.db.embedded import EmbeddedPostgres
 from service.db.keys import NewKey, Scope
 from service.db.migrate import migrate, migrations
-from service.domain import Work
 from service.ids import new_id
 from service.settings import Settings
 from service.telemetry import POSTGRES_RESTARTS
@@ -111,11 +110,3 @@ def write_ready_file(path: Path, started: Started) -> None:
     aside.touch(mode=0o600)
     aside.write_text(body + "\n")
     aside.replace(path)
-
-
-def kinds_of(text: str) -> frozenset[Work]:
-    """`fetch,inspect` as kinds of work; ValueError names what is none."""
-    kinds = frozenset(Work(word.strip()) for word in text.split(",") if word.strip())
-    if not kinds:
-        raise ValueError("names no kind of work")
-    return kinds

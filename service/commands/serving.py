@@ -1,7 +1,6 @@
 """Run the API and workers of one process until a signal asks them to drain."""
 
 import asyncio
-import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +13,7 @@ from service.api.context import CONTEXT
 from service.api.server import EnvelopeRunner
 from service.domain import Work
 from service.settings import Settings
+from service.tasks import end
 from service.wiring import (
     API_CONNECTIONS,
     WORKER_CONNECTIONS,
@@ -29,6 +29,14 @@ SHUTDOWN_TIMEOUT_S = 5.0  # for answers under way once the listener is closed
 EVERYTHING = frozenset(Work)
 
 OnReady = Callable[[str | None], None]
+
+
+def kinds_of(text: str) -> frozenset[Work]:
+    """`fetch,inspect` as kinds of work; ValueError names what is none."""
+    kinds = frozenset(Work(word.strip()) for word in text.split(",") if word.strip())
+    if not kinds:
+        raise ValueError("names no kind of work")
+    return kinds
 
 
 def drain_on_signals() -> asyncio.Event:
@@ -89,7 +97,7 @@ async def _listening(base: Base, draining: asyncio.Event) -> AsyncIterator[str]:
             yield url
         finally:
             await runner.cleanup()
-            await _cancelled(waking)
+            await end(waking)
 
 
 async def _wake_readers(app: web.Application, draining: asyncio.Event) -> None:
@@ -127,9 +135,3 @@ def _bind(host: str, port: int) -> socket.socket:
 def _url_of(bound: socket.socket) -> str:
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

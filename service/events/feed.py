@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import contextlib
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +12,7 @@ import structlog
 from service.db.events import CHANNEL
 from service.db.types import DATABASE_AWAY
 from service.logs import story_of
+from service.tasks import end
 
 log = structlog.get_logger()
 
@@ -65,9 +65,7 @@ class FeedWaker:
         tb: TracebackType | None,
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
         self.wake()
 
     def wake(self) -> None:

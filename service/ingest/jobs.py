@@ -27,6 +27,7 @@ from service.ingest.pipeline import Ports
 from service.ingest.runs import Again, run
 from service.ingest.settle import settle_fitted
 from service.logs import story_of
+from service.tasks import end
 
 log = structlog.get_logger()
 
@@ -73,9 +74,7 @@ class Worker:
                     group.create_task(self._keep_consuming(work))
                 group.create_task(self._keep_sweeping())
         finally:
-            late.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await late
+            await end(late)
 
     def drain(self) -> None:
         """Take no more work; finish what is in hand, or hand it back after the drain timeout."""
@@ -136,9 +135,7 @@ class Worker:
         try:
             yield
         finally:
-            stopper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await stopper
+            await end(stopper)
 
     async def handle(self, work: Work, asset_id: UUID) -> None:
         """One job: wait for a turn, then one run. Raises RetryRequested when it must come again."""

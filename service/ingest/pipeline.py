@@ -25,6 +25,7 @@ from service.fetch.fetcher import Fetcher
 from service.ids import new_id
 from service.ingest.settle import settle_failed, settle_judged, settle_stored
 from service.sealing import SealBrokenError, Sealer
+from service.tasks import end
 from storage.store import AssetStore, StoredAsset, StoreError, StoreUnavailableError, TooLargeError
 from validators.facts import Kind
 from validators.inspect import Tools, inspect
@@ -177,9 +178,7 @@ async def _reporting(run: Run, ports: Ports, stage: str, unit: str) -> AsyncIter
     try:
         yield report
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 async def _keep_reporting(run: Run, pool: Pool, report: _Report) -> None:

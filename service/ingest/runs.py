@@ -12,7 +12,6 @@ whatever a job raises, with all its causes, and those quote URLs.
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from service.ingest import pipeline
 from service.ingest.pipeline import Ports
 from service.ingest.settle import internal_failure
 from service.logs import story_of
+from service.tasks import end
 from service.telemetry import JOBS
 
 log = structlog.get_logger()
@@ -173,6 +173,4 @@ async def _unless(stopping: asyncio.Event, step: Awaitable[None]) -> bool:
     finally:
         stop.cancel()
         if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end(task)
