@@ -9,7 +9,7 @@ whenever a measurement changes its meaning.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 
 Range = tuple[float, float]
 
@@ -174,19 +174,91 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FaceLook:
+    """The largest sure face of one frame, seen closely. Angles are 0 towards the camera."""
+
+    presence: float  # 0..1: whether the mesh network finds a face in the crop at all
+    yaw_deg: float  # positive: turned to the right of the picture
+    pitch_deg: float  # positive: looks up
+    roll_deg: float  # positive: tilted clockwise as seen in the picture
+    mouth_open: float  # distance of the inner lips over the face's height
+    eyes_open: float  # of the more closed eye: distance of the lids over the eye's width
+    sharpness: float  # of the face, brought to one size; free of its contrast
+    luma: float  # mean over the face, 0..1
+    burnt: float  # share of the face that is as good as white
+    black: float  # share of the face that is as good as black
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrameFacts:
-    """The faces of one sampled frame, largest first. It stands for the time until the next."""
+    """The faces of one frame that was looked at, largest first. It stands until the next."""
 
     time_s: float
     faces: tuple[Face, ...]
+    number: int = 0  # among the decoded frames, from 0
+    look: FaceLook | None = None  # None: no sure face, or not looked at so closely
+    stranger: float | None = None  # distance of the identity from the clip's own; None: not taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceFacts:
-    """Every frame that was looked at, in order."""
+    """Every frame that was looked at, in order.
+
+    A frame that was not differs nowhere much from the looked-at frame before it.
+    """
 
     frames: tuple[FrameFacts, ...]
-    interval_s: float  # the least time between samples; 0 for a still image
+    interval_s: float  # at least one frame is looked at in such a time; 0 for a still image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionFacts:
+    """Every decoded frame beside the one before it, in small and grey. One entry for a frame.
+
+    Changes are differences of grey levels, 0..255; the first frame's are 0.
+    """
+
+    times_s: tuple[float, ...]
+    change: tuple[float, ...]  # mean over the picture
+    block_change: tuple[float, ...]  # mean over the block that changes most
+    luma: tuple[float, ...]  # mean grey level, 0..255
+    dark: tuple[float, ...]  # share of the picture that is as good as black
+    cuts: tuple["Cut", ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A change from one frame to the next that no movement explains."""
+
+    time_s: float
+    score: float  # see validators/analysis/models/motion.py
+    number: int = 0  # of the first frame after it
+
+
+class OverlayKind(StrEnum):
+    TEXT = "text"
+    GRAPHIC = "graphic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """Something drawn over the picture. Shares of the frame, from its top left."""
+
+    kind: OverlayKind
+    left: float
+    top: float
+    width: float
+    height: float
+    confidence: float  # 0..1: that it lies over the picture and is no part of the scene
+    shown: tuple[Range, ...] = ()  # empty for a still image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlayFacts:
+    """What was found on the frames that were searched for it."""
+
+    overlays: tuple[Overlay, ...]
+    frames: int  # that were searched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,4 +278,18 @@ class Facts:
     speech: SpeechFacts | None = None
     speakers: SpeakerFacts | None = None
     faces: FaceFacts | None = None
+    motion: MotionFacts | None = None
+    overlays: OverlayFacts | None = None
     truncated: bool = False  # more came out of the decoder than any medium may hold: it was dropped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairFacts:
+    """How alike two media of one avatar are. None: not both were given, or one shows too little.
+
+    Compared in memory: neither face nor voice is described by what is kept.
+    """
+
+    face_distance: float | None = None  # between the image's face and the video's, 0: the same
+    voice_similarity: float | None = None  # cosine of the recording's voice and the video's
+    engines: dict[str, str] = field(default_factory=dict)
