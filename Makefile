@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check fmt bench lock samples models ffmpeg clean
+.PHONY: help setup demo dev test test-pyannote check fmt bench lock samples models ffmpeg clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -19,6 +19,9 @@ dev: setup ## Run the whole service on this machine
 
 test: setup ## Every test: real Postgres, ffmpeg, models and HTTP
 	$(BIN)/pytest
+
+test-pyannote: ffmpeg ## The second engine for voices, in an environment with torch
+	@sh tools/test_pyannote.sh $(PYTHON) .venv-pyannote
 
 check: setup ## Style, types, layers
 	$(BIN)/ruff format --check .

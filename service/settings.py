@@ -69,6 +69,18 @@ def _policy(text: str) -> str:
     return text
 
 
+def _engine(text: str) -> str:
+    if text not in {"onnx", "pyannote"}:
+        raise ValueError("must be onnx or pyannote")
+    return text
+
+
+def _device(text: str) -> str:
+    if text not in {"cpu", "cuda"}:
+        raise ValueError("must be cpu or cuda")
+    return text
+
+
 def _log_level(text: str) -> str:
     level = text.lower()
     if level not in {"debug", "info", "warning", "error"}:
@@ -102,6 +114,16 @@ class Settings:
     models_dir: Path | None = setting(
         "Where model weights live; unset: the user's cache", Path, None
     )
+    speaker_engine: str = setting(
+        "What tells voices apart: onnx, or pyannote (wants greenroom[pyannote])", _engine, "onnx"
+    )
+    device: str = setting("Where pyannote computes: cpu or cuda", _device, "cpu")
+    pyannote_pipeline: str = setting(
+        "Diarization pipeline of the Hugging Face hub; unset: built from pinned weights", str, ""
+    )
+    huggingface_token: str | None = setting(
+        "Token for that pipeline, where the hub wants one", str, None, secret=True
+    )
     host: str = setting("Address the API listens on", str, "127.0.0.1")
     port: int = setting("Port the API listens on; 0 takes a free one", _port, 8080)
     public_url: str | None = setting(
@@ -128,7 +150,7 @@ class Settings:
 
     inspect_timeout_s: float = setting("Longest decode, and longest analysis", _seconds, 60.0)
     inspect_concurrency: int | None = setting(
-        "Inspections at once in one process; unset: one per core", _positive, None
+        "Inspections and derivations at once in one process; unset: one per core", _positive, None
     )
     decoder_memory_bytes: int = setting("Address space of a decoder", _positive, 2 << 30)
     analysis_memory_bytes: int = setting("Memory of an analysis child", _positive, 1536 << 20)

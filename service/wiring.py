@@ -22,7 +22,8 @@ from service.fetch.address import AddressGuard, parse_allowed_blocks
 from service.fetch.fetcher import Fetcher
 from service.fetch.limits import FetchLimits
 from service.ingest.jobs import Worker, WorkerLimits
-from service.ingest.pipeline import Ports
+from service.ingest.ports import Ports
+from service.links import SignedLinks
 from service.sealing import Sealer
 from service.settings import Settings, SettingsError
 from service.telemetry import ANALYSIS_RESTARTS
@@ -30,10 +31,13 @@ from service.times import now_utc
 from storage.local import LocalStore
 from storage.store import AssetStore
 from validators.analysis.client import Analyzer
+from validators.analysis.speaker_choice import Device, EngineName, SpeakerChoice
+from validators.derive.recipes import derive
 from validators.errors import ToolCrashedError
 from validators.facts import Kind
 from validators.inspect import Tools
 from validators.media.sandbox import Limits, Sandbox, find_tool
+from validators.pairs import compare
 from validators.self_check import self_check
 
 API_CONNECTIONS = 20
@@ -50,6 +54,7 @@ class Base:
     pool: Pool
     store: AssetStore
     sealer: Sealer
+    links: SignedLinks
     guard: AddressGuard
 
 
@@ -77,12 +82,16 @@ async def open_base(settings: Settings, *, connections: int) -> AsyncIterator[Ba
                 "GREENROOM_DATABASE_URL: leads to a transaction pooler, where LISTEN is lost;"
                 " give the address of Postgres itself"
             )
+        sealer = Sealer.with_keys(settings.secret_keys)
+        links = SignedLinks(sealer=sealer, clock=now_utc)
+        store = LocalStore(settings.data_dir / "assets", links=links)
         yield Base(
             settings=settings,
             dsn=settings.database_url,
             pool=pool,
-            store=await stack.enter_async_context(LocalStore(settings.data_dir / "assets")),
-            sealer=Sealer.with_keys(settings.secret_keys),
+            store=await stack.enter_async_context(store),
+            sealer=sealer,
+            links=links,
             guard=_guard(settings),
         )
 
@@ -106,6 +115,7 @@ async def open_api(
             pool=base.pool,
             store=base.store,
             sealer=base.sealer,
+            links=base.links,
             waker=waker,
             guard=base.guard,
             public_url=public_url,
@@ -128,6 +138,7 @@ async def open_tools(settings: Settings, *, used: bool = True) -> AsyncIterator[
         memory_bytes=settings.analysis_memory_bytes,
         children=inspect_concurrency(settings),
         models_dir=settings.models_dir,
+        speakers=speaker_choice(settings),
     ) as analyzer:
         ANALYSIS_RESTARTS.set_function(lambda: analyzer.restarts)
         limits = Limits(
@@ -160,7 +171,7 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
     settings = base.settings
     async with (
         Fetcher(guard=base.guard, limits=_fetch_limits(settings)) as fetcher,
-        open_tools(settings, used=Work.INSPECT in kinds) as tools,
+        open_tools(settings, used=bool(kinds & {Work.INSPECT, Work.DERIVE})) as tools,
     ):
         ports = Ports(
             pool=base.pool,
@@ -168,6 +179,8 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
             fetcher=fetcher,
             sealer=base.sealer,
             tools=tools,
+            compare=compare,
+            derive=derive,
             max_bytes={
                 Kind.VIDEO: settings.max_video_bytes,
                 Kind.AUDIO: settings.max_audio_bytes,
@@ -176,6 +189,15 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
             clock=now_utc,
         )
         yield Worker(ports=ports, limits=_worker_limits(settings), kinds=kinds)
+
+
+def speaker_choice(settings: Settings) -> SpeakerChoice:
+    return SpeakerChoice(
+        engine=EngineName(settings.speaker_engine),
+        device=Device(settings.device),
+        pipeline=settings.pyannote_pipeline,
+        token=settings.huggingface_token,
+    )
 
 
 def inspect_concurrency(settings: Settings) -> int:
@@ -197,6 +219,7 @@ def _worker_limits(settings: Settings) -> WorkerLimits:
         concurrency={
             Work.FETCH: settings.fetch_concurrency,
             Work.INSPECT: inspect_concurrency(settings),
+            Work.DERIVE: inspect_concurrency(settings),
         },
         heartbeat_timeout=timedelta(seconds=settings.heartbeat_timeout_s),
         sweep_interval_s=settings.sweep_interval_s,

@@ -8,9 +8,12 @@ from validators.facts import (
     DecodeFacts,
     Face,
     FaceFacts,
+    FaceLook,
     Facts,
     FrameFacts,
     Kind,
+    MotionFacts,
+    OverlayFacts,
     PictureFacts,
     SpeakerFacts,
     SpeechFacts,
@@ -43,7 +46,36 @@ SPEECH = SpeechFacts(
     loudness_dbfs=-20,
 )
 FACE = Face(left=0.4, top=0.2, width=0.2, height=0.5, confidence=0.95, confirmation=0.9)
-FRAMES = tuple(FrameFacts(time_s=n / 5, faces=(FACE,)) for n in range(50))
+LOOK = FaceLook(
+    presence=1.0,
+    yaw_deg=0.0,
+    pitch_deg=0.0,
+    roll_deg=0.0,
+    mouth_open=0.02,
+    eyes_open=0.26,
+    sharpness=0.45,
+    luma=0.6,
+    burnt=0.0,
+    black=0.0,
+    outside=0.0,
+)
+FRAMES = tuple(
+    FrameFacts(
+        time_s=n / 5,
+        faces=(FACE,),
+        number=n * 5,
+        look=replace(LOOK, mouth_open=0.02 + 0.02 * (n % 4)),
+        stranger=0.2 if n % 8 == 0 else None,
+    )
+    for n in range(50)
+)
+MOTION = MotionFacts(
+    times_s=tuple(n / 25 for n in range(250)),
+    change=(0.0, *(1.0,) * 249),
+    block_change=(0.0, *(6.0,) * 249),
+    luma=(120.0,) * 250,
+    dark=(0.01,) * 250,
+)
 
 VIDEO = Facts(
     version=FACTS_VERSION,
@@ -63,6 +95,8 @@ VIDEO = Facts(
     speech=SPEECH,
     speakers=SpeakerFacts(score=-4, second_voice_s=0),
     faces=FaceFacts(frames=FRAMES, interval_s=0.2),
+    motion=MOTION,
+    overlays=OverlayFacts(overlays=(), frames=50),
 )
 AUDIO = replace(
     VIDEO,
@@ -73,6 +107,8 @@ AUDIO = replace(
         complete=True, capped=False, audio=TrackFacts(start_s=0, end_s=10, units=468)
     ),
     faces=None,
+    motion=None,
+    overlays=None,
 )
 IMAGE = Facts(
     version=FACTS_VERSION,
@@ -82,6 +118,8 @@ IMAGE = Facts(
     signature="png",
     picture=PictureFacts(width=800, height=1000),
     faces=FaceFacts(frames=FRAMES[:1], interval_s=0),
+    motion=None,
+    overlays=OverlayFacts(overlays=(), frames=1),
 )
 
 

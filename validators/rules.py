@@ -6,8 +6,14 @@ from typing import Protocol
 
 from validators.checks.duration import duration
 from validators.checks.faces import faces
-from validators.checks.grade import NOT_MEASURED, skip, skip_after
+from validators.checks.grade import skip_after
+from validators.checks.identity import identity
+from validators.checks.motion import motion
+from validators.checks.mouth import mouth
+from validators.checks.overlay import overlay
 from validators.checks.picture import animation, decoded_fps, display_size, judged_video, pace, size
+from validators.checks.pose import pose
+from validators.checks.quality import quality
 from validators.checks.speakers import speakers
 from validators.checks.speech import speech
 from validators.checks.streams import present, readable
@@ -30,9 +36,15 @@ RULES: tuple[Rule, ...] = (
     size,
     pace,
     animation,
+    motion,
     speech,
     speakers,
     faces,
+    pose,
+    quality,
+    mouth,
+    identity,
+    overlay,
 )
 BEFORE_DECODING: tuple[Rule, ...] = (readable, present, size)
 
@@ -74,21 +86,6 @@ KINDS: dict[Code, frozenset[Kind]] = {
     Code.BLACK_FRAMES: frozenset({VIDEO}),
     Code.STILL_MOUTH: frozenset({VIDEO}),
 }
-
-UNMEASURED = frozenset(
-    {
-        Code.DIFFERENT_PERSON,
-        Code.FACE_TURNED,
-        Code.BLURRY,
-        Code.TOO_DARK,
-        Code.TOO_BRIGHT,
-        Code.SCENE_CUT,
-        Code.OVERLAY,
-        Code.FROZEN_VIDEO,
-        Code.BLACK_FRAMES,
-        Code.STILL_MOUTH,
-    }
-)
 
 OBSTACLES = (
     Code.UNSUPPORTED_FORMAT,
@@ -135,13 +132,17 @@ def judge(facts: Facts, policy: Policy) -> Verdict:
 
 def _expect_measured(facts: Facts) -> None:
     """A skipped check fails nothing, so what was never measured would be accepted."""
-    looked = facts.faces is not None and bool(facts.faces.frames)
-    if not looked and facts.kind in KINDS[Code.NO_FACE]:
-        raise UnmeasuredError("nothing stopped the measurement of faces, yet there is none")
-    if facts.speech is None and facts.kind in KINDS[Code.NO_SPEECH]:
-        raise UnmeasuredError("nothing stopped the measurement of speech, yet there is none")
-    if facts.speech is not None and facts.speech.speech and facts.speakers is None:
-        raise UnmeasuredError("there is speech, yet nobody counted its voices")
+    spoken = facts.speech is not None and bool(facts.speech.speech)
+    needed = {
+        "faces": (Code.NO_FACE, facts.faces is not None and bool(facts.faces.frames)),
+        "movement": (Code.SCENE_CUT, facts.motion is not None),
+        "overlays": (Code.OVERLAY, facts.overlays is not None),
+        "speech": (Code.NO_SPEECH, facts.speech is not None),
+        "voices": (Code.MULTIPLE_SPEAKERS, facts.speakers is not None or not spoken),
+    }
+    for what, (code, there) in needed.items():
+        if facts.kind in KINDS[code] and not there:
+            raise UnmeasuredError(f"nothing stopped the measurement of {what}, yet there is none")
 
 
 def obstacle(facts: Facts, policy: Policy) -> Code | None:
@@ -172,8 +173,6 @@ def _listed(
 ) -> Finding:
     if cause is not None and code not in AFTER_OBSTACLES:
         return skip_after(code, cause)
-    if code in UNMEASURED:
-        return skip(code, NOT_MEASURED)
     finding = findings[code]
     if finding.outcome is Outcome.SKIPPED and cause is not None:
         return skip_after(code, cause)

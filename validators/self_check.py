@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from validators.analysis.wire import Analysis, AnalysisRequest
+from validators.analysis.wire import Analysis, AnalysisRequest, ComparisonRequest
 from validators.errors import InspectionError
-from validators.facts import Facts, Kind
+from validators.facts import Facts, Kind, PairFacts
 from validators.inspect import Tools, measure
 
 SAMPLES = Path(__file__).with_name("media") / "sample"
@@ -63,6 +63,11 @@ class _Drain:
         if not all(sizes):
             self.wrong = f"Nothing comes out of the decoder of a good {request.kind}."
         return Analysis()
+
+    async def compare(self, request: ComparisonRequest, fds: Sequence[int]) -> PairFacts:
+        del request
+        await asyncio.gather(*(asyncio.to_thread(_drained, fd) for fd in fds))
+        return PairFacts()
 
 
 def _drained(fd: int) -> int:

@@ -66,10 +66,10 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class AnyFinding:
     """One check's outcome: what was measured, against what, and where in time (seconds)."""
 
-    code: Code
+    code: StrEnum
     outcome: Outcome
     value: float | None = None
     limit: float | None = None
@@ -77,6 +77,38 @@ class Finding:
     ranges: tuple[Range, ...] = ()
     message: str
     hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(AnyFinding):
+    """Of a check of one medium."""
+
+    code: Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairFinding(AnyFinding):
+    """Of a check of two media of one avatar. It has no place in time."""
+
+    code: PairCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairVerdict:
+    """Both pair checks of one avatar, whichever media it has. Accepted when neither fails."""
+
+    verdict: Decision
+    policy: str
+    engines: dict[str, str] = field(default_factory=dict)
+    checks: tuple[PairFinding, ...]
+
+    @property
+    def accepted(self) -> bool:
+        return self.verdict is Decision.ACCEPTED
+
+    @property
+    def failed(self) -> tuple[PairCode, ...]:
+        return tuple(finding.code for finding in self.checks if finding.outcome is Outcome.FAIL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from validators.analysis import weights
-from validators.analysis.__main__ import SampleReader
+from validators.analysis.__main__ import MAX_FRAMES, SampleReader
 from validators.analysis.client import Analyzer
-from validators.analysis.models.faces import drawn_face
+from validators.analysis.models.face_detector import drawn_face
 from validators.analysis.wire import AnalysisRequest, FrameStream
 from validators.errors import AnalysisCrashedError
 from validators.facts import Kind
@@ -25,13 +25,15 @@ from validators.facts import Kind
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TEXT = "The green room is where guests wait before they go on stage, and the tea is always warm."
-FRAMES = FrameStream(width=320, height=240, interval_s=0.2)
+FRAMES = FrameStream(width=320, height=240, per_s=25)
+TINY = FrameStream(width=16, height=16, per_s=25)  # what is too much of them is still little
 VIDEO = AnalysisRequest(kind=Kind.VIDEO, frames=FRAMES, samples=True)
+TINY_VIDEO = AnalysisRequest(kind=Kind.VIDEO, frames=TINY, samples=True)
 SAMPLES = AnalysisRequest(kind=Kind.AUDIO, frames=None, samples=True)
 PICTURE = AnalysisRequest(
-    kind=Kind.IMAGE, frames=FrameStream(width=320, height=240, interval_s=0), samples=False
+    kind=Kind.IMAGE, frames=FrameStream(width=320, height=240, per_s=0), samples=False
 )
-FRAME_BYTES = 320 * 240 * 3
+FRAME_BYTES = 320 * 240 * 3  # of a picture
 
 ORPHAN = """
 import asyncio, os
@@ -77,7 +79,7 @@ def decoding(path: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     """One ffmpeg that writes frames and samples to two pipes, and their read ends."""
     (frames, to_frames), (samples, to_samples) = os.pipe(), os.pipe()
     command = ["ffmpeg", "-v", "error", "-i", str(path)]
-    command += ["-map", "v", "-r", "5", "-pix_fmt", "bgr24", "-f", "rawvideo", f"pipe:{to_frames}"]
+    command += ["-map", "v", "-pix_fmt", "yuv420p", "-f", "rawvideo", f"pipe:{to_frames}"]
     command += ["-map", "a", "-ar", "16000", "-ac", "1", "-f", "s16le", f"pipe:{to_samples}"]
     process = subprocess.Popen(command, pass_fds=[to_frames, to_samples])
     os.close(to_frames)
@@ -102,7 +104,9 @@ async def test_one_decode_gives_speech_and_faces(analyzer: Analyzer, clip: Path)
     assert analysis.speakers is not None
     assert analysis.speech.speech_s == pytest.approx(analysis.speech.duration_s, abs=0.5)
     assert analysis.speakers.second_voice == ()
-    assert len(analysis.faces.frames) == pytest.approx(24, abs=2)
+    assert analysis.motion is not None
+    assert len(analysis.motion.times_s) == pytest.approx(120, abs=2)
+    assert len(analysis.faces.frames) == pytest.approx(12, abs=2)
     assert all(len(frame.faces) == 1 for frame in analysis.faces.frames)
     assert analysis.engines["faces"].startswith("libfacedetection@")
 
@@ -115,7 +119,7 @@ async def test_samples_written_before_any_frame_stop_nobody(analyzer: Analyzer) 
         with os.fdopen(to_frames, "wb") as one, os.fdopen(to_samples, "wb") as other:
             other.write(bytes(16 * 32_000))
             other.flush()
-            one.write(bytes(FRAME_BYTES))
+            one.write(bytes(FRAMES.frame_bytes))
 
     writing = asyncio.create_task(asyncio.to_thread(write))
     analysis = await asyncio.wait_for(analyzer.analyze(VIDEO, [frames, samples]), 30)
@@ -132,11 +136,12 @@ async def test_a_picture_has_one_frame_and_no_speech(analyzer: Analyzer) -> None
 
 
 async def test_a_frame_that_was_cut_short_is_dropped(analyzer: Analyzer) -> None:
-    frames = bytes(FRAME_BYTES * 2 + 1000)
+    frames = bytes(FRAMES.frame_bytes * 2 + 1000)
     analysis = await analyzer.analyze(VIDEO, [filled(frames), filled(b"\0\0\0")])
     assert analysis.faces is not None
     assert analysis.speech is not None
-    assert len(analysis.faces.frames) == 2
+    assert analysis.motion is not None
+    assert len(analysis.motion.times_s) == 2
     assert analysis.speech.duration_s == 1 / 16_000
 
 
@@ -147,12 +152,12 @@ async def test_nothing_at_all_is_no_error(analyzer: Analyzer) -> None:
 
 
 async def test_what_is_too_much_is_read_dropped_and_reported(analyzer: Analyzer) -> None:
-    fds = [filled(bytes(FRAME_BYTES * 86 + 1)), filled(bytes(17 * 32_000 + 2))]
-    analysis = await analyzer.analyze(VIDEO, fds)
-    assert analysis.faces is not None
+    fds = [filled(bytes(TINY.frame_bytes * MAX_FRAMES + 1)), filled(bytes(17 * 32_000 + 2))]
+    analysis = await analyzer.analyze(TINY_VIDEO, fds)
+    assert analysis.motion is not None
     assert analysis.speech is not None
     assert analysis.truncated
-    assert (len(analysis.faces.frames), analysis.speech.duration_s) == (86, 17)
+    assert (len(analysis.motion.times_s), analysis.speech.duration_s) == (MAX_FRAMES, 17)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +167,8 @@ async def test_what_is_too_much_is_read_dropped_and_reported(analyzer: Analyzer)
         (SAMPLES, [bytes(17 * 32_000 + 1)], True),
         (PICTURE, [bytes(FRAME_BYTES)], False),
         (PICTURE, [bytes(FRAME_BYTES + 1)], True),
-        (VIDEO, [bytes(FRAME_BYTES * 86), b""], False),
-        (VIDEO, [bytes(FRAME_BYTES * 86 + 1), b""], True),
+        (TINY_VIDEO, [bytes(TINY.frame_bytes * MAX_FRAMES), b""], False),
+        (TINY_VIDEO, [bytes(TINY.frame_bytes * MAX_FRAMES + 1), b""], True),
     ],
 )
 async def test_the_surplus_begins_with_one_byte(

@@ -11,7 +11,7 @@ from tests.fakes.analyzer import drain
 from validators.errors import ToolCrashedError
 from validators.facts import DecodeFacts, StreamFacts, StreamType
 from validators.media.decode import (
-    MAX_FRAMES,
+    MAX_VIDEO_FRAMES,
     Decoded,
     Plan,
     Timeline,
@@ -114,13 +114,13 @@ async def test_damaged_packets_do_not_count_as_decoded(tmp_path: Path) -> None:
     assert facts.video is None or facts.video.units < 125 * 0.9
 
 
-async def test_frames_come_five_a_second_at_the_size_that_was_told(tmp_path: Path) -> None:
+async def test_every_frame_comes_at_the_size_that_was_told(tmp_path: Path) -> None:
     path = media.clip(tmp_path / "a.mp4", seconds=5, size="1280x720", fps=30)
     decoded, (frames, samples), plan = await with_pipes(path)
     assert decoded.facts.complete
     assert plan.video is not None
     assert frame_size(plan.video) == (640, 360)
-    assert len(frames) == 25 * 640 * 360 * 3
+    assert len(frames) == 150 * 640 * 360 * 3 // 2
     assert len(samples) / 2 == pytest.approx(5 * 16_000, abs=500)
 
 
@@ -131,8 +131,8 @@ async def test_a_turned_video_gives_upright_frames(tmp_path: Path) -> None:
     _, (frames,), plan = await with_pipes(turned)
     assert plan.video is not None
     assert frame_size(plan.video) == (240, 320)
-    first = frames[: 240 * 320 * 3]
-    top, bottom = first[: 240 * 3], first[-240 * 3 :]
+    grey = frames[: 240 * 320]
+    top, bottom = grey[:240], grey[-240:]
     assert max(top) < 50  # dark was left: turned clockwise it is above
     assert min(bottom) > 200
 
@@ -164,7 +164,7 @@ async def test_every_display_matrix_gives_upright_frames(
     width, height = frame_size(plan.video)
     assert (width, height) == ((320, 240) if matrix[0] else (240, 320))
     places = [(x, y) for y in (20, height - 20) for x in (20, width - 20)]
-    seen = [frames[(y * width + x) * 3] for x, y in places]
+    seen = [frames[y * width + x] for x, y in places]
     assert seen == [pytest.approx(GREYS[corner], abs=25) for corner in CORNERS[matrix]]
 
 
@@ -173,10 +173,10 @@ async def test_a_picture_may_change_its_size(tmp_path: Path) -> None:
     decoded, (frames, _), plan = await with_pipes(media.resized(tmp_path / "a.ts", parts=parts))
     assert plan.video is not None
     width, height = frame_size(plan.video)
-    assert len(frames) == len(decoded.sampled_s) * width * height * 3
-    gaps = [b - a for a, b in itertools.pairwise(decoded.sampled_s)]
-    assert len(decoded.sampled_s) == pytest.approx(30, abs=2)
-    assert 0 < min(gaps) <= max(gaps) < 0.4
+    assert len(frames) == len(decoded.frames_s) * width * height * 3 // 2
+    gaps = [b - a for a, b in itertools.pairwise(decoded.frames_s)]
+    assert len(decoded.frames_s) == pytest.approx(150, abs=4)
+    assert 0 < min(gaps) <= max(gaps) < 0.2
     assert decoded.facts.complete
 
 
@@ -186,8 +186,8 @@ async def test_a_picture_that_begins_late_is_not_made_up(tmp_path: Path) -> None
     path = tmp_path / "b.mkv"
     media.ffmpeg("-i", tone, "-itsoffset", "4", "-i", clip, "-c", "copy", path)
     decoded, (frames, _), _ = await with_pipes(path)
-    assert len(decoded.sampled_s) == len(frames) / (320 * 240 * 3) == pytest.approx(10, abs=1)
-    assert decoded.sampled_s[0] == pytest.approx(4, abs=0.1)
+    assert len(decoded.frames_s) == len(frames) / (320 * 240 * 3 / 2) == pytest.approx(50, abs=1)
+    assert decoded.frames_s[0] == pytest.approx(4, abs=0.1)
 
 
 async def test_a_picture_that_changes_all_the_time_gives_no_flood(tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ async def test_a_picture_that_changes_all_the_time_gives_no_flood(tmp_path: Path
     decoded, (frames, _), plan = await with_pipes(path)
     assert plan.video is not None
     width, height = frame_size(plan.video)
-    assert len(frames) <= MAX_FRAMES * width * height * 3
-    assert len(decoded.sampled_s) > MAX_FRAMES
+    assert len(frames) <= len(decoded.frames_s) * width * height * 3 // 2
+    assert len(decoded.frames_s) < MAX_VIDEO_FRAMES
 
 
 async def test_a_path_that_speaks_of_broken_pipes_breaks_none(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ async def test_a_path_that_speaks_of_broken_pipes_breaks_none(tmp_path: Path) ->
 )
 def test_a_timeline_that_makes_no_sense_is_our_failure(said: bytes) -> None:
     with pytest.raises(ToolCrashedError, match="timeline"):
-        Timeline(on_time=lambda _: None, sampling=True).feed(said)
+        Timeline(on_time=lambda _: None, seeing=True).feed(said)
 
 
 async def test_pixels_come_out_square(tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ async def test_pixels_come_out_square(tmp_path: Path) -> None:
     _, (frames, _), plan = await with_pipes(path)
     assert plan.video is not None
     width, height = frame_size(plan.video)
-    assert (width, height) == (427, 240)
-    assert len(frames) == 20 * width * height * 3
+    assert (width, height) == (428, 240)
+    assert len(frames) == 100 * width * height * 3 // 2
 
 
 async def test_a_reader_that_goes_away_is_told_from_a_crash(tmp_path: Path) -> None:
@@ -277,4 +277,4 @@ def test_the_command_line_opens_one_demuxer_on_a_local_file() -> None:
     ):
         assert before_input[before_input.index(option) + 1] == value
     assert argv[argv.index("-i") + 1] == "file:/m"
-    assert argv.count("0:2") == 3  # the timeline, whole and sampled, and the frames
+    assert argv.count("0:2") == 2  # the timeline and the frames

@@ -1,16 +1,12 @@
 """The real networks on a drawn face: no picture of a person is needed to know that they work."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
 from validators.analysis import weights
-from validators.analysis.models import faces as faces_module
-from validators.analysis.models.faces import MAX_FACES, Detector, Faces, Picture, drawn_face
-from validators.analysis.weights import WeightsCorruptError
-from validators.analysis.wire import FrameStream
+from validators.analysis.models.face_detector import Picture, drawn_face
+from validators.analysis.models.faces import MAX_FACES, Faces
 from validators.facts import Face
 
 
@@ -23,10 +19,7 @@ def faces() -> Faces:
 
 
 def found(faces: Faces, picture: Picture) -> tuple[Face, ...]:
-    height, width = picture.shape[:2]
-    stream = FrameStream(width=width, height=height, interval_s=0)
-    (frame,) = faces.measure([picture.tobytes()], stream).frames
-    return frame.faces
+    return faces.look(picture).faces
 
 
 def placed(picture: Picture, *, scale: float, left: int, top: int, on: Picture) -> Picture:
@@ -111,26 +104,4 @@ def test_a_crowd_is_listed_up_to_its_largest(faces: Faces) -> None:
     listed = found(faces, crowd)
     assert len(listed) == MAX_FACES
     areas = [face.width * face.height for face in listed]
-    assert areas == sorted(areas, reverse=True)
-
-
-def test_frames_are_timed_by_their_interval(faces: Faces) -> None:
-    picture, _ = drawn_face()
-    clip = [picture.tobytes(), canvas(320, 240).tobytes(), picture.tobytes()]
-    facts = faces.measure(clip, FrameStream(width=320, height=240, interval_s=0.2))
-    assert [len(frame.faces) for frame in facts.frames] == [1, 0, 1]
-    assert [frame.time_s for frame in facts.frames] == pytest.approx([0, 0.2, 0.4])
-    assert facts.interval_s == 0.2
-
-
-def test_a_detector_that_misses_the_drawn_face_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = weights.path_of("libfacedetection.so")
-    Detector(path)
-    monkeypatch.setattr(faces_module, "_FLOOR", 1.1)  # as if the layout had moved
-    with pytest.raises(WeightsCorruptError, match="sees 0 faces"):
-        Detector(path)
-
-
-def test_a_library_without_the_symbol_is_refused() -> None:
-    with pytest.raises(WeightsCorruptError, match="has no"):
-        Detector(Path("libm.so.6"))
+    assert areas == pytest.approx(sorted(areas, reverse=True))

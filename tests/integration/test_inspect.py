@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import media
+from tests.facts import MOTION
 from tests.fakes.analyzer import FakeAnalyzer
 from validators.analysis.wire import Analysis, AnalysisRequest
 from validators.errors import (
@@ -45,8 +46,10 @@ GOOD = Analysis(
     ),
     speakers=SpeakerFacts(score=-3, second_voice_s=0),
     faces=FaceFacts(
-        frames=tuple(FrameFacts(time_s=n / 5, faces=(FACE,)) for n in range(85)), interval_s=0.2
+        frames=tuple(FrameFacts(time_s=n / 5, faces=(FACE,), number=n * 5) for n in range(85)),
+        interval_s=0.2,
     ),
+    motion=MOTION,
 )
 SILENT = replace(GOOD, speech=SpeechFacts(duration_s=5, speech=()), speakers=None)
 
@@ -77,11 +80,12 @@ async def test_a_good_video_is_measured_and_accepted(tmp_path: Path) -> None:
     assert (found.verdict.media.width, found.verdict.media.fps) == (640, 25)
     assert found.verdict.engines == GOOD.engines
     frames, samples = analyzer.received
-    assert len(frames) == 25 * 640 * 512 * 3
+    assert len(frames) == 125 * 640 * 512 * 3 // 2
     assert len(samples) == pytest.approx(5 * 16_000 * 2, abs=1000)
     (request,) = analyzer.requests
     assert request.frames is not None
     assert (request.frames.width, request.frames.height) == (640, 512)
+    assert request.frames.per_s == pytest.approx(25, abs=0.5)
 
 
 async def test_a_good_recording_is_accepted_without_frames(tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ async def test_faces_are_told_at_the_times_that_were_shown(tmp_path: Path) -> No
 
 async def test_a_frame_that_nobody_looked_at_shows_no_face(tmp_path: Path) -> None:
     assert GOOD.faces is not None
-    few = replace(GOOD, faces=replace(GOOD.faces, frames=GOOD.faces.frames[:20]))
+    few = replace(GOOD, motion=MOTION.timed(MOTION.times_s[:100]))
     found = await check(
         media.clip(tmp_path / "a.mp4", size="640x512"), Kind.VIDEO, FakeAnalyzer(answer=few)
     )

@@ -4,10 +4,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from validators.analysis.models.speakers import Speakers
-from validators.analysis.models.speech import Speech
+from validators.analysis.models.speech import Speech, snr_db
 from validators.facts import SpeakerFacts, SpeechFacts
 
 ONE = "The green room is where guests wait before they go on stage, and the tea is always warm."
@@ -81,6 +82,17 @@ def test_a_second_voice_in_turn_is_placed_where_it_speaks(measure: Measure, fold
     assert speakers.second_voice[-1][1] == pytest.approx(start + 3, abs=0.5)
 
 
+@pytest.mark.parametrize("place", ["first", "within", "last"])
+def test_a_second_voice_of_one_second_is_heard(measure: Measure, folder: Path, place: str) -> None:
+    one, more = said(folder, ONE, MAN)[: 3 * 32_000], said(folder, OTHER, MAN)[: 3 * 32_000]
+    second = said(folder, OTHER, WOMAN)[6_400 : 6_400 + 32_000]
+    order = {"first": (second, one, more), "within": (one, second, more)}
+    _, speakers = measure(b"".join(order.get(place, (one, more, second))))
+    assert speakers.score is not None
+    assert speakers.score > 0.5
+    assert speakers.second_voice_s == pytest.approx(1, abs=0.4)
+
+
 def test_two_voices_at_once_are_two(measure: Measure, folder: Path) -> None:
     path = folder / "over.raw"
     path.write_bytes(said(folder, ONE, MAN))
@@ -145,6 +157,70 @@ def test_noise_under_a_voice_lowers_its_ratio_to_about_what_it_is(
         assert speech.snr_db is not None
         ratios.append(speech.snr_db)
     assert ratios[0] - ratios[1] == pytest.approx(20, abs=3)  # ten times the noise
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "aevalsrc=0.35*sin(2*PI*45*t):s=16000",
+        "anoisesrc=r=16000:c=brown:a=0.9,lowpass=f=60,lowpass=f=60,volume=8dB",
+        "anoisesrc=r=16000:c=white:a=0.5,volume='if(lt(mod(t,0.7),0.2),1,0)':eval=frame",
+    ],
+    ids=["hum", "rumble", "bursts"],
+)
+def test_noise_is_heard_below_the_voice_and_in_bursts(
+    measure: Measure, folder: Path, noise: str
+) -> None:
+    """The median of the gaps misses bursts, and a high-pass alone misses rumble."""
+    pause = bytes(2 * 32_000)
+    voice = said(folder, ONE, WOMAN) + pause + said(folder, OTHER, WOMAN)
+    clean, _ = measure(voice)
+    noisy, _ = measure(mixed(folder, voice, noise))
+    assert clean.snr_db is not None
+    assert noisy.snr_db is not None
+    assert noisy.snr_db < 13 < clean.snr_db - 5
+
+
+def test_a_breath_in_a_gap_is_no_noise(measure: Measure, folder: Path) -> None:
+    breath = source("anoisesrc=r=16000:c=pink:a=0.2:d=0.15")
+    pause = bytes(24_000)
+    voice = said(folder, ONE, WOMAN) + pause + breath + pause + said(folder, OTHER, WOMAN)
+    speech, _ = measure(voice)
+    assert speech.snr_db is not None
+    assert speech.snr_db > 20
+
+
+def test_digital_silence_gives_no_fantastic_ratio() -> None:
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000).astype(np.float32)
+    samples = np.concatenate([tone * np.hanning(16_000), np.zeros(32_000)]).astype(np.float32)
+    assert snr_db(samples, samples, ((0.0, 1.5),)) == 60
+
+
+def test_a_telephone_is_neither_noise_nor_a_second_voice(measure: Measure, folder: Path) -> None:
+    path = folder / "phone.raw"
+    path.write_bytes(said(folder, ONE, MAN) + said(folder, OTHER, MAN))
+    narrow = folder / "phone.wav"
+    raw = ("-f", "s16le", "-ar", "16000", "-ac", "1", "-i", str(path))
+    subprocess.run(
+        ["ffmpeg", "-y", "-v", "error", *raw, "-ar", "8000", "-c:a", "pcm_mulaw", str(narrow)],
+        check=True,
+    )
+    speech, speakers = measure(pcm_of("-i", str(narrow)))
+    assert speech.snr_db is not None
+    assert speech.snr_db > 18
+    assert speakers.score is not None
+    assert speakers.score < -0.5
+
+
+def test_music_far_below_a_voice_is_heard(measure: Measure, folder: Path) -> None:
+    """15 dB below: a root mean square of 0.03 under espeak-ng's 0.17."""
+    voice = said(folder, ONE, WOMAN)
+    chord = "+".join(
+        f"0.024*sin(2*PI*{base}*t*(1+0.5*mod(floor(t*2)\\,3)))" for base in (220, 277.2, 329.6)
+    )
+    together, _ = measure(mixed(folder, voice, f"aevalsrc={chord}:s=16000"))
+    assert together.music_probability is not None
+    assert together.music_probability > 0.06
 
 
 def test_a_clipped_voice_has_flat_tops_even_after_it_was_turned_down(

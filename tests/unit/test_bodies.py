@@ -19,8 +19,9 @@ from service.api.bodies import (
     parse,
 )
 from service.api.problem import ApiError
-from service.db.assets import Asset, Progress
+from service.db.assets import Asset
 from service.db.avatars import Avatar
+from service.db.claims import Progress
 from service.domain import AssetState, Cause, Origin, Status
 from service.errors import FAILURES, FailureCode
 from tests.facts import VIDEO
@@ -177,7 +178,7 @@ def test_a_fitters_code_is_lower_snake_case(code: str) -> None:
     ],
 )
 def test_family_b_has_its_own_view_of_every_status(status: Status, shown: str) -> None:
-    profile = avatar_profile(replace(AVATAR, status=status))
+    profile = avatar_profile(replace(AVATAR, status=status), preview_url=None)
     assert profile["status"] == shown
     assert list(profile) == ["id", "video_preview_url", "name", "status", "status_message"]
 
@@ -226,7 +227,7 @@ def test_a_failed_avatar_says_its_cause() -> None:
     failed = replace(AVATAR, status=Status.FAILED, cause=Cause.SOURCE, message="No.")
     document = avatar_verdict(failed, {})
     assert (document["state"], document["cause"]) == ("failed", "source")
-    assert avatar_profile(failed)["status_message"] == "No."
+    assert avatar_profile(failed, preview_url=None)["status_message"] == "No."
 
 
 def test_an_asset_never_shows_its_key_in_the_store() -> None:

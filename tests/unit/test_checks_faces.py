@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.facts import FACE, IMAGE, VIDEO, the
-from validators.facts import Face, FaceFacts, Facts, FrameFacts, TrackFacts
+from tests.facts import AUDIO_STREAM, FACE, IMAGE, LOOK, VIDEO, VIDEO_STREAM, the
+from validators.facts import Face, FaceFacts, FaceLook, Facts, FrameFacts, TrackFacts
 from validators.verdict import Code, Outcome
 
 BESIDE = replace(FACE, left=0.7, width=0.1, height=0.2)
@@ -140,18 +140,110 @@ def test_the_main_face_is_the_largest_sure_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "outcome"), [(0.07, Outcome.FAIL), (0.1, Outcome.WARN), (0.16, Outcome.PASS)]
+    ("height", "outcome"),
+    [
+        (0.069, Outcome.FAIL),
+        (0.071, Outcome.UNCERTAIN),
+        (0.089, Outcome.UNCERTAIN),
+        (0.091, Outcome.WARN),
+        (0.179, Outcome.WARN),
+        (0.18, Outcome.PASS),
+    ],
 )
 def test_the_height_of_the_face_is_graded(height: float, outcome: Outcome) -> None:
     facts = everywhere(replace(FACE, height=height))
     assert the(Code.FACE_TOO_SMALL, facts).outcome is outcome
 
 
+def test_a_face_is_measured_against_the_shorter_side() -> None:
+    small = replace(FACE, height=0.15)
+    assert the(Code.FACE_TOO_SMALL, everywhere(small)).outcome is Outcome.WARN
+    upright = replace(VIDEO_STREAM, width=720, height=1280)
+    assert VIDEO.container is not None
+    container = replace(VIDEO.container, streams=(upright, AUDIO_STREAM))
+    finding = the(Code.FACE_TOO_SMALL, replace(everywhere(small), container=container))
+    assert (finding.outcome, finding.value) == (Outcome.PASS, 0.267)
+
+
+@pytest.mark.parametrize(("frames", "outcome"), [(12, Outcome.PASS), (13, Outcome.WARN)])
+def test_a_face_may_be_small_for_a_quarter_of_the_time(frames: int, outcome: Outcome) -> None:
+    small = replace(FACE, height=0.1)
+    finding = the(Code.FACE_TOO_SMALL, seen(*[(small,)] * frames))
+    assert finding.outcome is outcome
+    assert finding.ranges == (((0.0, 2.6),) if outcome is Outcome.WARN else ())
+
+
 @pytest.mark.parametrize(
     ("left", "outcome"), [(0.0, Outcome.PASS), (-0.02, Outcome.WARN), (-0.1, Outcome.FAIL)]
 )
-def test_a_face_over_the_edge_is_cut_off(left: float, outcome: Outcome) -> None:
+def test_a_box_over_the_edge_is_of_a_face_that_is_cut_off(left: float, outcome: Outcome) -> None:
     assert the(Code.FACE_CUT_OFF, everywhere(replace(FACE, left=left))).outcome is outcome
+
+
+def looking(*looks: FaceLook, face: Face = FACE) -> Facts:
+    """As many frames as *looks*, evenly over ten seconds."""
+    every_s = 10 / len(looks)
+    frames = tuple(
+        FrameFacts(time_s=n * every_s, faces=(face,), look=look) for n, look in enumerate(looks)
+    )
+    return replace(VIDEO, faces=FaceFacts(frames=frames, interval_s=every_s))
+
+
+@pytest.mark.parametrize(
+    ("outside", "outcome"),
+    [
+        (0.05, Outcome.PASS),
+        (0.051, Outcome.WARN),
+        (0.249, Outcome.WARN),
+        (0.251, Outcome.UNCERTAIN),
+        (0.349, Outcome.UNCERTAIN),
+        (0.351, Outcome.FAIL),
+    ],
+)
+def test_the_mesh_says_how_much_of_a_face_is_cut_off(outside: float, outcome: Outcome) -> None:
+    finding = the(Code.FACE_CUT_OFF, looking(replace(LOOK, outside=outside)))
+    assert finding.outcome is outcome
+    assert finding.value == outside
+
+
+def test_frames_between_the_looks_do_not_make_a_cut_face_whole() -> None:
+    cut = FrameFacts(time_s=0, faces=(FACE,), look=replace(LOOK, outside=0.6))
+    rest = [FrameFacts(time_s=n / 10, faces=(FACE,)) for n in range(1, 100)]
+    facts = replace(VIDEO, faces=FaceFacts(frames=(cut, *rest), interval_s=0.1))
+    assert the(Code.FACE_CUT_OFF, facts).outcome is Outcome.FAIL
+
+
+DENIED = replace(FACE, confirmation=0.4)
+
+
+def test_a_face_that_is_denied_because_it_is_cut_off_is_one() -> None:
+    facts = looking(replace(LOOK, outside=0.6), face=DENIED)
+    assert the(Code.NO_FACE, facts).outcome is Outcome.PASS
+    assert the(Code.FACE_CUT_OFF, facts).outcome is Outcome.FAIL
+
+
+def test_a_face_that_is_denied_because_it_lies_is_one() -> None:
+    facts = looking(replace(LOOK, roll_deg=-90), face=DENIED)
+    assert the(Code.NO_FACE, facts).outcome is Outcome.PASS
+    assert the(Code.FACE_TURNED, facts).outcome is Outcome.FAIL
+    for code in (Code.FACE_MISSING, Code.MULTIPLE_FACES):
+        finding = the(code, facts)
+        assert finding.outcome is Outcome.SKIPPED
+        assert "face_turned" in finding.message
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        replace(LOOK, roll_deg=90, presence=0.98),
+        replace(LOOK, outside=0.6, presence=0.98),
+        replace(LOOK, roll_deg=47),
+        LOOK,
+    ],
+    ids=["unsure, lying", "unsure, cut", "tilted", "upright"],
+)
+def test_the_mesh_confirms_no_other_face(look: FaceLook) -> None:
+    assert the(Code.NO_FACE, looking(look, face=DENIED)).outcome is Outcome.FAIL
 
 
 def test_a_picture_has_no_times() -> None:

@@ -11,9 +11,9 @@ from service.domain import (
     MAX_ATTEMPTS,
     MAX_FAILURES,
     MAX_LOSSES,
+    AssetRun,
     AssetState,
     Cause,
-    Run,
     SourceOutcome,
     Status,
     is_ours,
@@ -40,11 +40,11 @@ some_sources = st.lists(
 
 
 @given(some_sources)
-def test_an_avatar_is_fitted_exactly_when_every_source_is_ready(
+def test_an_avatar_is_derived_from_exactly_when_every_source_is_ready(
     sources: list[SourceOutcome],
 ) -> None:
     every_one_ready = all(source.state is AssetState.READY for source in sources)
-    assert (settle(sources).status is Status.FITTING) == every_one_ready
+    assert (settle(sources).status is Status.DERIVING) == every_one_ready
 
 
 @given(some_sources)
@@ -81,7 +81,7 @@ def test_only_a_failure_has_a_cause_and_codes(sources: list[SourceOutcome]) -> N
         ([STORED], Status.INSPECTING),
         ([STORED, READY], Status.INSPECTING),
         ([STORED, OURS], Status.INSPECTING),
-        ([READY, READY], Status.FITTING),
+        ([READY, READY], Status.DERIVING),
     ],
 )
 def test_the_least_advanced_source_decides(sources: list[SourceOutcome], status: Status) -> None:
@@ -109,16 +109,15 @@ def test_a_failure_names_the_codes_of_every_source_in_their_order() -> None:
     assert settled.codes == ("no_face", "source_timeout")
 
 
-def run(*, failures: int = 0, losses: int = 0) -> Run:
-    return Run(
-        asset_id=UUID(int=1),
+def run(*, failures: int = 0, losses: int = 0) -> AssetRun:
+    return AssetRun(
+        id=UUID(int=1),
         organisation_id="acme",
         kind=Kind.VIDEO,
         claim=1,
         attempts=0,
         failures=failures,
         losses=losses,
-        source_expires_at=None,
         traceparent=None,
     )
 

@@ -83,6 +83,9 @@ EXAMPLES: dict[EventType, EventData] = {
         name=NAME,
         runtime_type="avtr1",
         sources={kind.value: FITTING_SOURCE for kind in Kind},
+        portrait=FITTING_SOURCE,
+        voice_reference=FITTING_SOURCE,
+        preview=FITTING_SOURCE,
     ),
     EventType.AVATAR_READY: AvatarReady(avatar=avatar_ref(ID)),
     EventType.AVATAR_FAILED: AvatarFailed(

@@ -25,6 +25,10 @@ def test_a_warning_comes_before_a_failure(policy: Policy) -> None:
     assert policy.noisy_audio_warn_db > policy.noisy_audio_fail_db
     assert policy.too_little_speech_warn_s > policy.too_little_speech_fail_s
     assert policy.low_resolution_warn_px > policy.low_resolution_fail_px
+    for direction in ("aside", "up", "down", "tilted"):
+        warn_deg = getattr(policy, f"face_{direction}_warn_deg")
+        fail_deg = getattr(policy, f"face_{direction}_fail_deg")
+        assert warn_deg < fail_deg - policy.face_turned_margin_deg
     assert policy.face_too_small_warn > policy.face_too_small_fail
 
 

@@ -15,7 +15,7 @@ from validators.analysis.wire import (
 )
 from validators.facts import Face, FaceFacts, FrameFacts, Kind, SpeakerFacts, SpeechFacts
 
-VIDEO = FrameStream(width=640, height=360, interval_s=0.2)
+VIDEO = FrameStream(width=640, height=360, per_s=25)
 FULL = Analysis(
     engines={"faces": "a@1"},
     speech=SpeechFacts(duration_s=4.5, speech=((0.1, 2.0), (2.5, 4.0)), snr_db=31.5),

@@ -16,10 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from validators.analysis.comparison import compare
 from validators.analysis.models.engines import Engines
+from validators.analysis.speaker_choice import SpeakerChoice
+from validators.analysis.watch import watch
 from validators.analysis.weights import MODELS_DIR_VARIABLE
 from validators.analysis.wire import (
-    BYTES_PER_PIXEL,
     BYTES_PER_SAMPLE,
     HEADER,
     MAX_FDS,
@@ -27,15 +29,18 @@ from validators.analysis.wire import (
     Analysis,
     AnalysisRequest,
     FrameStream,
+    Request,
     WireError,
     body_bytes,
     decode_request,
     encode_analysis,
+    encode_comparison,
 )
 from validators.facts import SpeakerFacts, SpeechFacts
 
 MAX_MEDIA_S = 17.0  # decoding stops 1 s past the longest medium that can pass
 MAX_FRAME_PIXELS = 1280 * 1280  # what a still image is scaled down to; video is smaller
+MAX_FRAMES = 4_000  # of a video: 250 a second of the longest that can pass
 DRAIN_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG = 1
@@ -45,10 +50,11 @@ def main() -> None:
     channel_fd, parent = (int(word) for word in sys.argv[1:])
     end_with(parent)
     models_dir = os.environ.get(MODELS_DIR_VARIABLE)
-    engines = Engines(Path(models_dir) if models_dir else None)
+    choice = SpeakerChoice.from_environ(os.environ)
+    engines = Engines(Path(models_dir) if models_dir else None, choice)
     with socket.socket(fileno=channel_fd) as channel:
         while received := receive(channel):
-            channel.sendall(encode_analysis(analyze(engines, *received)))
+            channel.sendall(answer(engines, *received))
 
 
 def end_with(parent: int) -> None:
@@ -58,7 +64,7 @@ def end_with(parent: int) -> None:
         sys.exit("the parent is gone")
 
 
-def receive(channel: socket.socket) -> tuple[AnalysisRequest, list[int]] | None:
+def receive(channel: socket.socket) -> tuple[Request, list[int]] | None:
     """The next request and its descriptors; None when the parent has hung up."""
     header, fds, _, _ = socket.recv_fds(channel, HEADER.size, MAX_FDS)
     if not header:
@@ -76,6 +82,12 @@ def receive(channel: socket.socket) -> tuple[AnalysisRequest, list[int]] | None:
     return request, fds
 
 
+def answer(engines: Engines, request: Request, fds: list[int]) -> bytes:
+    if isinstance(request, AnalysisRequest):
+        return encode_analysis(analyze(engines, request, fds))
+    return encode_comparison(compare(engines, request, fds))
+
+
 def analyze(engines: Engines, request: AnalysisRequest, fds: list[int]) -> Analysis:
     """Read both pipes to their ends at the same time, then measure.
 
@@ -87,8 +99,14 @@ def analyze(engines: Engines, request: AnalysisRequest, fds: list[int]) -> Analy
     analysis = Analysis(engines=engines.versions)
     if request.frames is not None:
         frames = FrameReader(pipes.pop(), request.frames)
-        faces = engines.faces.measure(frames, request.frames)
-        analysis = replace(analysis, faces=faces, truncated=frames.truncated)
+        seen = watch(frames, request.frames, engines)
+        analysis = replace(
+            analysis,
+            faces=seen.faces,
+            motion=seen.motion,
+            overlays=seen.overlays,
+            truncated=frames.truncated,
+        )
     if samples is not None:
         speech, speakers = voices(engines, samples.finish())
         truncated = analysis.truncated or samples.truncated
@@ -108,8 +126,8 @@ class FrameReader:
         if not 0 < stream.width * stream.height <= MAX_FRAME_PIXELS:
             raise WireError(f"frames of {stream.width}x{stream.height}")
         self._pipe = pipe
-        self._frame_bytes = stream.width * stream.height * BYTES_PER_PIXEL
-        self._most = int(MAX_MEDIA_S / stream.interval_s) + 1 if stream.interval_s else 1
+        self._frame_bytes = stream.frame_bytes
+        self._most = 1 if stream.still else MAX_FRAMES
         self.truncated = False  # whether there were more than any medium may hold
 
     def __iter__(self) -> Iterator[bytes]:

@@ -17,26 +17,30 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import structlog
 
 from validators.analysis import weights
+from validators.analysis.speaker_choice import EngineMissingError, SpeakerChoice
 from validators.analysis.wire import (
     HEADER,
     Analysis,
     AnalysisRequest,
+    ComparisonRequest,
+    Request,
     WireError,
     body_bytes,
     decode_analysis,
+    decode_comparison,
     encode_request,
 )
 from validators.errors import AnalysisCrashedError, AnalysisTimeoutError
-from validators.facts import Kind
+from validators.facts import Kind, PairFacts
 
 DEFAULT_ARGV = (sys.executable, "-P", "-m", "validators.analysis")
 DEFAULT_MEMORY_BYTES = 1536 << 20
@@ -45,6 +49,8 @@ ENGINES_REQUEST = AnalysisRequest(kind=Kind.AUDIO, frames=None, samples=False)
 _TAIL_BYTES = 4096  # of a child's output, kept to explain its death
 _LAST_WORDS_S = 2.0  # a child that hung up gets this long to exit and leave its traceback
 _PASSED_ENVIRONMENT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "XDG_CACHE_HOME")
+
+_T = TypeVar("_T")
 
 _log = structlog.get_logger(__name__)
 
@@ -64,12 +70,15 @@ class Analyzer:
         argv: Sequence[str] = DEFAULT_ARGV,
         children: int = 1,
         models_dir: Path | None = None,
+        speakers: SpeakerChoice | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._models_dir = models_dir
+        self._speakers = speakers or SpeakerChoice()
         self._free: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()  # last in: warm, and in cache
+        environment = _environment(models_dir) | self._speakers.environment()
         self._seats = [
-            _Seat(argv=tuple(argv), memory_bytes=memory_bytes, environment=_environment(models_dir))
+            _Seat(argv=tuple(argv), memory_bytes=memory_bytes, environment=environment)
             for _ in range(children)
         ]
 
@@ -100,21 +109,34 @@ class Analyzer:
         or AnalysisTimeoutError; both leave a free seat for the next request. Raises ValueError
         where *fds* are not as many as announced.
         """
+        return await self._serve(request, fds, decode_analysis)
+
+    async def compare(self, request: ComparisonRequest, fds: Sequence[int]) -> PairFacts:
+        """How alike the two are that *fds* carry. Otherwise as `analyze`."""
+        return await self._serve(request, fds, decode_comparison)
+
+    async def _serve(
+        self, request: Request, fds: Sequence[int], decode: Callable[[bytes], _T]
+    ) -> _T:
         with _Handover(fds) as handover:
             if request.descriptors != len(fds):
                 raise ValueError(f"{len(fds)} descriptors for {request!r}")
             seat = await self._free.get()
             try:
-                return await self._ask(seat, request, handover)
+                return await self._ask(seat, request, handover, decode)
             finally:
                 self._free.put_nowait(seat)
 
     async def _ask(
-        self, seat: "_Seat", request: AnalysisRequest, handover: "_Handover"
-    ) -> Analysis:
+        self,
+        seat: "_Seat",
+        request: Request,
+        handover: "_Handover",
+        decode: Callable[[bytes], _T],
+    ) -> _T:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await seat.ask(request, handover)
+                return await seat.ask(request, handover, decode)
         except TimeoutError as exc:
             await seat.lose("timeout")
             raise AnalysisTimeoutError(f"no answer within {self._timeout_s} s") from exc
@@ -144,7 +166,13 @@ class Analyzer:
         """What would stop a child from starting, or None. Costs a few file look-ups, no child."""
         if any(seat.alive for seat in self._seats):
             return None
-        missing = await asyncio.to_thread(weights.missing, self._models_dir)
+        try:
+            self._speakers.expect_installed()
+        except EngineMissingError as exc:
+            return str(exc)
+        missing = await asyncio.to_thread(
+            weights.missing, self._models_dir, self._speakers.wants_weights
+        )
         if missing:
             return str(weights.WeightsMissingError(missing))
         return next((seat.trouble for seat in self._seats if seat.trouble), None)
@@ -186,14 +214,14 @@ class _Seat:
     def alive(self) -> bool:
         return self.child is not None and self.child.answered
 
-    async def ask(self, request: AnalysisRequest, handover: _Handover) -> Analysis:
+    async def ask(self, request: Request, handover: _Handover, decode: Callable[[bytes], _T]) -> _T:
         if self.child is not None and self.child.hung_up:
             await self.lose("died between requests")
         if self.child is None:
             self.child = await _Child.spawn(self.argv, self.environment, self.memory_bytes)
-        analysis = await self.child.ask(request, handover)
+        answer = await self.child.ask(request, handover, decode)
         self.trouble = None
-        return analysis
+        return answer
 
     async def lose(self, cause: str) -> str:
         """Kill the child, count it, and tell its story: the cause, its end, its last output."""
@@ -265,7 +293,7 @@ class _Child:
         except ConnectionError:
             return True
 
-    async def ask(self, request: AnalysisRequest, handover: _Handover) -> Analysis:
+    async def ask(self, request: Request, handover: _Handover, decode: Callable[[bytes], _T]) -> _T:
         """Send one request and its descriptors, read one answer."""
         message = encode_request(request)
         # A request is far smaller than an empty socket buffer: it goes out whole or not at all.
@@ -273,9 +301,9 @@ class _Child:
             raise WireError("a request was cut short")
         handover.close()
         body = await self._receive(body_bytes(await self._receive(HEADER.size)))
-        analysis = decode_analysis(body)
+        answer = decode(body)
         self.answered = True
-        return analysis
+        return answer
 
     async def _receive(self, size: int) -> bytes:
         loop = asyncio.get_running_loop()
@@ -309,9 +337,9 @@ class _Child:
 
 
 def _environment(models_dir: Path | None) -> dict[str, str]:
-    """All that a child gets to see: no secret, no DSN, one thread."""
+    """All that a child gets to see, but for its choice of engine: no secret, no DSN, one thread."""
     environment = {name: os.environ[name] for name in _PASSED_ENVIRONMENT if name in os.environ}
-    environment["OMP_NUM_THREADS"] = "1"  # libfacedetection reads it when it is loaded
+    environment["OMP_NUM_THREADS"] = "1"  # numpy's BLAS reads it when it is loaded
     if models_dir is not None:
         environment[weights.MODELS_DIR_VARIABLE] = str(models_dir)
     return environment

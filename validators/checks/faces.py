@@ -5,118 +5,64 @@ confirms a face. A fainter second face counts when it is seen again and again.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from validators.checks.grade import crossed, finding, skip, skip_after, too_high, too_low
-from validators.facts import DecodeFacts, Face, FaceFacts, Facts, FrameFacts, Range
+from validators.checks.picture import display_size
+from validators.checks.seen import (
+    NO_PICTURE,
+    Seen,
+    closely,
+    exceeded,
+    inside,
+    is_sure,
+    is_there,
+    joined,
+    length_s,
+    lies,
+    measured,
+    seen,
+    where,
+)
+from validators.facts import DecodeFacts, Face, Facts
 from validators.policy import Policy
 from validators.verdict import Code, Finding, Outcome
 
-NO_PICTURE = "Skipped, because no picture was measured."
 OF_MAIN_FACE = (Code.FACE_MISSING, Code.FACE_TOO_SMALL, Code.FACE_CUT_OFF)
+FRAME = Face(left=0, top=0, width=1, height=1, confidence=1)
 
 
 def faces(facts: Facts, policy: Policy) -> Iterator[Finding]:
     """Owns `no_face`, `multiple_faces` and OF_MAIN_FACE."""
-    if facts.faces is None or not facts.faces.frames:
+    frames = seen(facts, policy)
+    if not frames:
         for code in (Code.NO_FACE, Code.MULTIPLE_FACES, *OF_MAIN_FACE):
             yield skip(code, NO_PICTURE)
         return
-    seen = _seen(facts.faces, facts.decode, policy)
-    confirmed = any(_confirmed(frame.main, policy) for frame in seen if frame.main is not None)
-    yield _no_face(confirmed=confirmed)
-    if not confirmed:  # without a first face there is no second
-        rest = (Code.MULTIPLE_FACES, *OF_MAIN_FACE)
-        yield from (skip_after(code, Code.NO_FACE) for code in rest)
+    there = is_there(frames, policy)
+    yield _no_face(there=there)
+    if not there or lies(frames, policy):  # no second without a first; lying ones are boxed badly
+        cause = Code.FACE_TURNED if there else Code.NO_FACE
+        yield from (skip_after(code, cause) for code in (Code.MULTIPLE_FACES, *OF_MAIN_FACE))
         return
-    yield _multiple(seen, policy)
-    yield _missing(facts.decode, seen, policy)
-    yield _too_small(seen, policy)
-    yield _cut_off(seen, policy)
+    yield _multiple(frames, policy)
+    yield _missing(facts.decode, frames, policy)
+    yield _too_small(frames, policy, _sides_per_height(facts))
+    yield _cut_off(frames, policy)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One frame: the time that it stands for, the main face, and what else might be a face."""
-
-    shown: Range
-    main: Face | None
-    others: tuple[Face, ...]
-
-
-def _seen(measured: FaceFacts, decode: DecodeFacts | None, policy: Policy) -> list[_Seen]:
-    """Each frame stands for the time until the next, the last one until the video ends."""
-    starts = [frame.time_s for frame in measured.frames]
-    last = starts[-1] + measured.interval_s
-    if decode is not None and decode.video is not None:
-        last = max(starts[-1], decode.video.end_s - decode.start_s)
-    shown = zip(starts, [*starts[1:], last], strict=True)
-    return [_look(frame, time, policy) for frame, time in zip(measured.frames, shown, strict=True)]
-
-
-def _look(frame: FrameFacts, shown: Range, policy: Policy) -> _Seen:
-    """The main face is the largest sure one; boxes mostly inside it are the same face again."""
-    plausible = [face for face in frame.faces if face.confidence >= policy.faint_face_confidence]
-    sure = [face for face in plausible if _sure(face, policy)] or plausible
-    main = max(sure, key=_area, default=None)
-    others = (
-        face
-        for face in plausible
-        if main is not None and face is not main and not _denied(face, policy)
-        if _inside(face, main) <= policy.inside_main_face
-    )
-    return _Seen(shown=shown, main=main, others=tuple(others))
-
-
-def _denied(face: Face, policy: Policy) -> bool:
-    """Whether the second network saw the whole of it and says that it is none.
-
-    It denies most faces that the edge of the frame cuts off, as people in a corner's inset are.
-    """
-    denied = face.confirmation is not None and face.confirmation < policy.denied_confirmation
-    return denied and _within(face, policy.edge)
-
-
-def _within(face: Face, margin: float) -> bool:
-    """Whether the box keeps off every edge of the frame."""
-    right, bottom = face.left + face.width, face.top + face.height
-    return min(face.left, face.top, 1 - right, 1 - bottom) >= margin
-
-
-def _sure(face: Face, policy: Policy) -> bool:
-    """Sure enough to count alone. A face that nobody was asked to confirm is not denied."""
-    doubted = face.confirmation is not None and face.confirmation < policy.face_confirmation
-    return face.confidence >= policy.face_confidence and not doubted
-
-
-def _confirmed(face: Face, policy: Policy) -> bool:
-    return _sure(face, policy) and face.confirmation is not None
-
-
-def _area(face: Face) -> float:
-    return face.width * face.height
-
-
-def _inside(face: Face, main: Face) -> float:
-    """The share of *face* that lies within *main*."""
-    width = min(face.left + face.width, main.left + main.width) - max(face.left, main.left)
-    height = min(face.top + face.height, main.top + main.height) - max(face.top, main.top)
-    return max(0.0, width) * max(0.0, height) / _area(face) if _area(face) > 0 else 1.0
-
-
-def _no_face(*, confirmed: bool) -> Finding:
-    outcome = Outcome.PASS if confirmed else Outcome.FAIL
-    message = "There is a face." if confirmed else "No face is seen."
+def _no_face(*, there: bool) -> Finding:
+    outcome = Outcome.PASS if there else Outcome.FAIL
+    message = "There is a face." if there else "No face is seen."
     return finding(Code.NO_FACE, outcome, message, hint="Show one face from the front.")
 
 
-def _missing(decode: DecodeFacts | None, seen: list[_Seen], policy: Policy) -> Finding:
+def _missing(decode: DecodeFacts | None, frames: list[Seen], policy: Policy) -> Finding:
     """Of the whole clip: where sound plays and no picture shows, no face does either."""
-    shown_s = seen[0].shown[0], seen[-1].shown[1]
-    length_s = decode.duration_s if decode is not None else shown_s[1] - shown_s[0]
-    dark = (0.0, shown_s[0]), (shown_s[1], length_s)
-    without = _joined([dark[0], *(frame.shown for frame in seen if frame.main is None), dark[1]])
-    share = round(_length_s(without) / length_s, 6) if length_s > 0 else 0.0
+    shown_s = frames[0].shown[0], frames[-1].shown[1]
+    whole_s = decode.duration_s if decode is not None else shown_s[1] - shown_s[0]
+    dark = (0.0, shown_s[0]), (shown_s[1], whole_s)
+    without = joined([dark[0], *(each.shown for each in frames if each.main is None), dark[1]])
+    share = round(length_s(without) / whole_s, 6) if whole_s > 0 else 0.0
     warn, fail = policy.face_missing_warn, policy.face_missing_fail
     outcome = too_high(share, warn=warn, fail=fail)
     return finding(
@@ -131,18 +77,18 @@ def _missing(decode: DecodeFacts | None, seen: list[_Seen], policy: Policy) -> F
     )
 
 
-def _multiple(seen: list[_Seen], policy: Policy) -> Finding:
+def _multiple(frames: list[Seen], policy: Policy) -> Finding:
     """A sure second face counts once; a faint one when enough frames show it."""
-    certain = [frame for frame in seen if any(_sure(face, policy) for face in frame.others)]
-    faint = [frame for frame in seen if frame.others]
+    certain = [each for each in frames if any(is_sure(face, policy) for face in each.others)]
+    faint = [each for each in frames if each.others]
     counted = faint if len(faint) >= policy.faint_face_frames else certain
-    height = max((face.height for frame in counted for face in frame.others), default=0.0)
-    ranges = _joined([frame.shown for frame in counted])
-    lasting = f" for {_length_s(ranges):.1f} s" if ranges else ""
+    height = max((face.height for each in counted for face in each.others), default=0.0)
+    ranges = joined([each.shown for each in counted])
+    during = f" for {length_s(ranges):.1f} s" if ranges else ""
     return finding(
         Code.MULTIPLE_FACES,
         Outcome.FAIL if counted else Outcome.PASS,
-        f"A second face shows{lasting}." if counted else "There is no second face.",
+        f"A second face shows{during}." if counted else "There is no second face.",
         value=height,
         limit=0,
         unit="share",
@@ -151,58 +97,48 @@ def _multiple(seen: list[_Seen], policy: Policy) -> Finding:
     )
 
 
-def _too_small(seen: list[_Seen], policy: Policy) -> Finding:
-    heights = sorted(frame.main.height for frame in seen if frame.main is not None)
-    height = heights[len(heights) // 2]
+def _sides_per_height(facts: Facts) -> float:
+    """The picture's height over its shorter side."""
+    width, height = display_size(facts) or (1, 1)
+    return height / max(1, min(width, height))
+
+
+def _too_small(frames: list[Seen], policy: Policy, sides: float) -> Finding:
+    """Over the shorter side: a telephone held upright shows as much face as one held level."""
+    sizes = [(each.shown, each.main.height * sides) for each in frames if each.main is not None]
+    size = exceeded(sizes, 1 - policy.lasting_share)
     warn, fail = policy.face_too_small_warn, policy.face_too_small_fail
-    outcome = too_low(height, warn=warn, fail=fail)
+    outcome = too_low(size, warn=warn, fail=fail, margin=policy.face_too_small_margin)
+    limit = crossed(outcome, warn=warn, fail=fail)
     return finding(
         Code.FACE_TOO_SMALL,
         outcome,
-        f"The face takes {height:.0%} of the picture's height.",
-        value=height,
-        limit=crossed(outcome, warn=warn, fail=fail),
+        f"The face takes {size:.0%} of the picture's shorter side.",
+        value=size,
+        limit=limit,
         unit="share",
+        ranges=() if outcome is Outcome.PASS else where(sizes, lambda each: each < limit),
         hint="Move closer to the camera, or cut the picture around the face.",
     )
 
 
-def _cut_off(seen: list[_Seen], policy: Policy) -> Finding:
-    shares = sorted(_outside(frame.main) for frame in seen if frame.main is not None)
-    share = shares[len(shares) // 2]
+def _cut_off(frames: list[Seen], policy: Policy) -> Finding:
+    """Detectors box what shows of a face; the mesh also says where the rest would be."""
+    looks = closely(frames, least_presence=policy.face_presence)
+    boxes = [(each.shown, 1 - inside(each.main, FRAME)) for each in frames if each.main is not None]
+    shares = measured(looks, lambda look: look.outside) if looks else boxes
+    share = exceeded(shares, policy.lasting_share)
     warn, fail = policy.face_cut_off_warn, policy.face_cut_off_fail
-    outcome = too_high(share, warn=warn, fail=fail)
+    outcome = too_high(share, warn=warn, fail=fail, margin=policy.face_cut_off_margin)
+    limit = crossed(outcome, warn=warn, fail=fail)
+    whole = outcome is Outcome.PASS
     return finding(
         Code.FACE_CUT_OFF,
         outcome,
-        "The whole face is in the picture."
-        if share == 0
-        else f"{share:.0%} of the face is cut off.",
+        "The whole face is in the picture." if whole else f"{share:.0%} of the face is cut off.",
         value=share,
-        limit=crossed(outcome, warn=warn, fail=fail),
+        limit=limit,
         unit="share",
+        ranges=() if whole else where(shares, lambda each: each > limit),
         hint="Leave room around the face.",
     )
-
-
-def _outside(face: Face) -> float:
-    """The share of the box that lies outside the frame."""
-    frame = Face(left=0, top=0, width=1, height=1, confidence=1)
-    return 1 - _inside(face, frame)
-
-
-def _joined(times: list[Range]) -> tuple[Range, ...]:
-    """Neighbours as one, in order; what takes no time, as in a still image, is left out."""
-    ranges: list[Range] = []
-    for start_s, end_s in times:
-        if end_s <= start_s:
-            continue
-        if ranges and start_s <= ranges[-1][1]:
-            ranges[-1] = (ranges[-1][0], end_s)
-        else:
-            ranges.append((start_s, end_s))
-    return tuple(ranges)
-
-
-def _length_s(ranges: tuple[Range, ...]) -> float:
-    return sum(end_s - start_s for start_s, end_s in ranges)

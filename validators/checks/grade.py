@@ -3,8 +3,6 @@
 from validators.facts import Range
 from validators.verdict import Code, Finding, Outcome
 
-NOT_MEASURED = "Not measured by this release."
-
 
 def skip(code: Code, why: str) -> Finding:
     return Finding(code=code, outcome=Outcome.SKIPPED, message=why)

@@ -24,7 +24,7 @@ def speakers(facts: Facts, policy: Policy) -> Iterator[Finding]:
         value=measured.second_voice_s,
         limit=policy.second_voice_s,
         unit="s",
-        ranges=() if outcome is Outcome.PASS else measured.second_voice,
+        ranges=() if outcome is Outcome.PASS else facts.heard(measured.second_voice),
         hint="Record one person alone.",
     )
 

@@ -1,6 +1,7 @@
 """How much speech there is, and how clean it is. Methods: SpeechFacts; limits: Policy."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from validators.checks.grade import crossed, finding, skip, skip_after, too_high, too_low
 from validators.facts import Facts, SpeechFacts
@@ -24,6 +25,7 @@ def speech(facts: Facts, policy: Policy) -> Iterator[Finding]:
     if measured is None:
         yield from (skip(code, NO_SOUND) for code in CODES)
         return
+    measured = replace(measured, speech=facts.heard(measured.speech))
     yield _no_speech(measured)
     yield _too_little(measured, policy)
     yield _background(measured, policy)

