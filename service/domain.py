@@ -59,6 +59,7 @@ class Work(StrEnum):
 
     FETCH = "fetch"
     INSPECT = "inspect"
+    DERIVE = "derive"
 
 
 class EventType(StrEnum):
@@ -74,17 +75,30 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of work on one asset. Its claim number stands in every write it makes."""
+    """One run of work on one row. Its claim number stands in every write it makes."""
 
-    asset_id: UUID
+    id: UUID  # of the row
     organisation_id: str
-    kind: Kind
     claim: int
     attempts: int
     failures: int
     losses: int
-    source_expires_at: datetime | None
     traceparent: str | None
+    deadline: datetime | None = None  # trying again after it is useless: a signed URL's expiry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRun(Run):
+    """A fetch or an inspection of one asset."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvatarRun(Run):
+    """A derivation from the sources of one avatar."""
+
+    policy: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +132,7 @@ def settle(sources: Sequence[SourceOutcome]) -> Settlement:
     if AssetState.STORED in states:
         return Settlement(status=Status.INSPECTING)
     if states == {AssetState.READY}:
-        return Settlement(status=Status.FITTING)
+        return Settlement(status=Status.DERIVING)
     codes = tuple(dict.fromkeys(code for source in sources for code in source.codes))
     return Settlement(status=Status.FAILED, cause=_cause(sources), codes=codes)
 
@@ -137,7 +151,7 @@ MAX_ATTEMPTS = 6  # a source answered with an error that may pass
 
 
 def worn_out(run: Run) -> bool:
-    """True when the asset has cost enough workers or children to be given up as our fault."""
+    """True when the row has cost enough workers or children to be given up as our fault."""
     return run.failures >= MAX_FAILURES or run.losses >= MAX_LOSSES
 
 

@@ -34,6 +34,6 @@ class Sealer:
     def seal_values(self, values: dict[str, str]) -> str:
         return self.seal(json.dumps(values)).decode()
 
-    def open_values(self, token: str, *, max_age_s: int) -> dict[str, Any]:
+    def open_values(self, token: str, *, max_age_s: int | None = None) -> dict[str, Any]:
         opened: dict[str, Any] = json.loads(self.open(token, max_age_s=max_age_s))
         return opened

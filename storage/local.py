@@ -15,7 +15,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from storage.store import (
     AssetStat,
     ChecksumMismatchError,
     KeyTakenError,
+    Links,
     StoredAsset,
     StoreError,
     StoreFullError,
@@ -49,11 +50,13 @@ _PARTIALS = ".partial"  # also the sign that a directory is a store of ours, and
 class LocalStore:
     """An AssetStore in the directory *root*, which is made if it is missing (mode 0700).
 
-    Its filesystem must have hard links; `check` says so where it has none.
+    Its filesystem must have hard links; `check` says so where it has none. *links* makes its
+    signed URLs; without, it has none.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, links: Links | None = None) -> None:
         self._root = root
+        self._links = links
         self._partials = root / _PARTIALS
 
     async def __aenter__(self) -> Self:
@@ -111,6 +114,12 @@ class LocalStore:
         if await _io(_digest, path, key) != sha256:
             raise ChecksumMismatchError(key)
         yield path
+
+    async def signed_url(self, key: str, *, valid_for: timedelta, content_type: str) -> str:
+        valid_key(key)
+        if self._links is None:
+            raise StoreUnavailableError("nobody serves its assets")
+        return self._links(key, valid_for=valid_for, content_type=content_type)
 
     async def stat(self, key: str) -> AssetStat:
         return await _io(_stat, self._path(key), key)

@@ -14,7 +14,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -74,6 +74,12 @@ class AssetStat:
     modified_at: datetime
 
 
+class Links(Protocol):
+    """Makes the signed URLs of a store that has no server of its own."""
+
+    def __call__(self, key: str, *, valid_for: timedelta, content_type: str) -> str: ...
+
+
 class AssetStore(Protocol):
     """Every method raises InvalidKeyError for what is no key, and StoreUnavailableError."""
 
@@ -112,6 +118,13 @@ class AssetStore(Protocol):
         """Lend the asset as a file, for tools that need one. Read it, never write it.
 
         Its bytes were read and have the given *sha256*, or ChecksumMismatchError is raised.
+        """
+
+    async def signed_url(self, key: str, *, valid_for: timedelta, content_type: str) -> str:
+        """Where anybody can download the asset for so long, as an attachment of *content_type*.
+
+        An absolute path where whoever opened the store serves its bytes. It is not asked whether
+        the key holds anything.
         """
 
     async def stat(self, key: str) -> AssetStat:

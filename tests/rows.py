@@ -1,23 +1,26 @@
 """Avatars and assets for tests, made through the same functions as everywhere."""
 
 from datetime import UTC, datetime
+from hashlib import sha256 as sha256_of
 from uuid import UUID
 
 from cryptography.fernet import Fernet
 
-from service.db import assets, keys
-from service.db.assets import Asset
+from service.db import assets, avatars, blobs, keys
+from service.db.assets import Asset, Derivation
 from service.db.avatars import Avatar
 from service.db.types import Conn, Pool
-from service.domain import Run, Work
+from service.domain import AssetRun, AvatarRun, Work
 from service.events.outbox import unit_of_work
 from service.fetch.address import AddressGuard, parse_allowed_blocks
 from service.fetch.source_url import parse_source_url
 from service.ids import new_id
 from service.ingest.accept import Request, accept
-from service.ingest.settle import settle_stored
+from service.ingest.derivation import best_sources
+from service.ingest.settle import Made, settle_derived, settle_stored
 from service.sealing import Sealer
 from storage.store import StoredAsset
+from validators.derive.recipes import RECIPE_VERSIONS, Recipe
 from validators.facts import FACTS_VERSION, Facts, Kind
 from validators.verdict import Code, Decision, Finding, Media, Outcome, Verdict
 
@@ -58,14 +61,14 @@ async def assets_of(pool: Pool, avatar: Avatar) -> dict[str, Asset]:
         return await assets.of_avatar(conn, avatar.id)
 
 
-async def start(pool: Pool, asset_id: UUID, work: Work) -> Run:
+async def start(pool: Pool, asset_id: UUID, work: Work) -> AssetRun:
     async with pool.acquire() as conn:
         run = await assets.start_run(conn, asset_id, work, now=NOW)
     assert run is not None
     return run
 
 
-async def store_all(pool: Pool, avatar: Avatar) -> dict[str, Run]:
+async def store_all(pool: Pool, avatar: Avatar) -> dict[str, AssetRun]:
     """Take every source of *avatar* to `stored`, and claim its inspection."""
     runs = {}
     for role, asset in (await assets_of(pool, avatar)).items():
@@ -73,17 +76,17 @@ async def store_all(pool: Pool, avatar: Avatar) -> dict[str, Run]:
         blob_id = new_id()
         stored = StoredAsset(key=blob_id.hex, size_bytes=3, sha256=asset.id.hex * 2)
         async with pool.acquire() as conn:
-            await assets.begin_blob(conn, run, blob_id=blob_id, key=stored.key)
+            await blobs.begin(conn, run, blob_id=blob_id, key=stored.key)
             async with unit_of_work(conn, now=NOW) as work:
-                kept = await assets.finish_blob(conn, run, blob_id, stored)
+                kept = await blobs.finish(conn, run, blob_id, stored)
                 await settle_stored(work, run, kept, stored, now=NOW)
         runs[role] = await start(pool, asset.id, Work.INSPECT)
     return runs
 
 
-def verdict_of(run: Run, *, accepted: bool = True) -> tuple[Verdict, Facts]:
+def verdict_of(run: AssetRun, *, accepted: bool = True) -> tuple[Verdict, Facts]:
     """A verdict and facts as `validators` would have made them."""
-    sha256 = run.asset_id.hex * 2
+    sha256 = run.id.hex * 2
     finding = Finding(
         code=Code.NO_FACE,
         outcome=Outcome.PASS if accepted else Outcome.FAIL,
@@ -96,3 +99,38 @@ def verdict_of(run: Run, *, accepted: bool = True) -> tuple[Verdict, Facts]:
         checks=(finding,),
     )
     return verdict, Facts(version=FACTS_VERSION, kind=run.kind, size_bytes=3, sha256=sha256)
+
+
+async def start_deriving(pool: Pool, avatar: Avatar) -> AvatarRun:
+    async with pool.acquire() as conn:
+        run = await avatars.start_run(conn, avatar.id, now=NOW)
+    assert run is not None
+    return run
+
+
+async def made_by(pool: Pool, run: AvatarRun) -> tuple[list[Derivation], dict[Recipe, Made]]:
+    """Everything that is derived for the avatar of *run*, with three bytes each."""
+    wanted, made = [], {}
+    async with pool.acquire() as conn:
+        sources = await assets.of_avatar(conn, run.id)
+        for recipe, kind in best_sources(map(Kind, sources)).items():
+            origin, blob_id = sources[kind.value].id, new_id()
+            wanted.append(
+                Derivation(recipe=recipe, version=RECIPE_VERSIONS[recipe], derived_from=origin)
+            )
+            sha256 = sha256_of(f"{recipe} of {origin}".encode()).hexdigest()
+            await blobs.begin(conn, run, blob_id=blob_id, key=blob_id.hex)
+            made[recipe] = Made(
+                blob_id=blob_id,
+                stored=StoredAsset(key=blob_id.hex, size_bytes=3, sha256=sha256),
+                media=Media(kind=kind, sha256=sha256, size_bytes=3),
+            )
+    return wanted, made
+
+
+async def derive_all(pool: Pool, avatar: Avatar) -> None:
+    """Take an avatar whose sources are ready to `fitting`."""
+    run = await start_deriving(pool, avatar)
+    wanted, made = await made_by(pool, run)
+    async with pool.acquire() as conn:
+        await settle_derived(conn, run, None, wanted, made, now=NOW)

@@ -12,10 +12,12 @@ from service.db import assets
 from service.db.assets import Asset
 from service.db.keys import Scope
 from service.ids import parse_id
+from service.links import Link
 from service.sealing import SealBrokenError
 from storage.store import AssetNotFoundError
+from validators.derive.recipes import CONTENT_TYPES
 
-SIGNED_FOR_S = 15 * 60
+OCTETS = "application/octet-stream"
 
 
 @needs(Scope.ASSETS_READ)
@@ -27,11 +29,12 @@ async def get(request: web.Request) -> web.Response:
 async def content(request: web.Request) -> web.Response:
     """307 to a fresh signed URL of the bytes."""
     asset, ctx = await _asset_of(request), context(request)
-    if asset.key is None or asset.sha256 is None:
+    if asset.key is None:
         message = "The asset has no bytes: it is not stored, or could not be had."
         raise ApiError(ErrorType.CONFLICT, "asset_not_stored", message)
-    token = ctx.sealer.seal_values({"key": asset.key, "size": str(asset.size_bytes)})
-    location = f"{ctx.public_url}/v1/bytes/{token}"
+    # what we derived we know; what a stranger sent is never named, however it was judged
+    type_ = CONTENT_TYPES[asset.derivation.recipe] if asset.derivation else OCTETS
+    location = await ctx.signed_url(asset.key, type_)
     return web.Response(
         status=HTTPStatus.TEMPORARY_REDIRECT,
         headers={"Location": location, "Cache-Control": "no-store"},
@@ -42,12 +45,16 @@ async def signed_bytes(request: web.Request) -> web.StreamResponse:
     """The bytes that a signed URL names; no key is asked for, the signature is the permission."""
     ctx = context(request)
     try:
-        named = ctx.sealer.open_values(request.match_info["token"], max_age_s=SIGNED_FOR_S)
+        link = ctx.links.open(request.match_info["token"])
     except SealBrokenError as exc:
         message = "The signature is wrong, or has expired."
         raise ApiError(ErrorType.PERMISSION, "signature_invalid", message) from exc
-    response = web.StreamResponse(headers=_untrusted(named["size"]))
-    return await _send(request, response, ctx, named["key"])
+    try:
+        size_bytes = (await ctx.store.stat(link.key)).size_bytes
+    except AssetNotFoundError as exc:
+        raise not_found("asset") from exc
+    response = web.StreamResponse(headers=_untrusted(link, size_bytes))
+    return await _send(request, response, ctx, link.key)
 
 
 async def _send(
@@ -67,12 +74,12 @@ async def _send(
     return response
 
 
-def _untrusted(size: str) -> dict[str, str]:
+def _untrusted(link: Link, size_bytes: int) -> dict[str, str]:
     """Headers under which no browser runs or guesses at a stranger's bytes."""
     return {
-        "Content-Type": "application/octet-stream",
+        "Content-Type": link.content_type,
         "Content-Disposition": "attachment",
-        "Content-Length": size,
+        "Content-Length": str(size_bytes),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
         "Cache-Control": "private, no-store",

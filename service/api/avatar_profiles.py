@@ -1,6 +1,7 @@
 """Family B: avatars from source URLs."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from aiohttp import web
@@ -11,13 +12,14 @@ from service.api.idempotent import Done, once
 from service.api.middleware import json_answer, needs, read_json
 from service.api.paging import page_of
 from service.api.problem import ApiError, ErrorType, invalid_field, not_found
-from service.db import avatars, keys
+from service.db import assets, avatars, keys
 from service.db.keys import Principal, Scope
 from service.errors import SourceError
 from service.events.outbox import UnitOfWork
 from service.fetch.source_url import SourceUrl, parse_source_url
 from service.ids import parse_id
 from service.ingest.accept import Request, accept
+from validators.derive.recipes import CONTENT_TYPES, Recipe
 from validators.facts import Kind
 from validators.policy import PolicyName
 
@@ -33,7 +35,7 @@ async def create(request: web.Request) -> web.Response:
     async def action(work: UnitOfWork) -> Done:
         wanted = _wanted(request, owner, raw)
         avatar = await accept(work, wanted, ctx.sealer, now=ctx.clock())
-        response = json_answer(bodies.avatar_profile(avatar))
+        response = json_answer(bodies.avatar_profile(avatar, preview_url=None))
         return Done(response=response, avatar_id=avatar.id)
 
     return await once(request, owner.organisation_id, raw, action)
@@ -119,12 +121,21 @@ async def list_all(request: web.Request) -> web.Response:
         found = await avatars.page(
             conn, organisation_id=principal(request).sees, before=before, limit=page.given_limit
         )
-    return json_answer({"avatar_profiles": [bodies.avatar_profile(avatar) for avatar in found]})
+    return json_answer({"avatar_profiles": await _profiles(context(request), found)})
 
 
 @needs(Scope.AVATARS_READ)
 async def get(request: web.Request) -> web.Response:
-    return json_answer(bodies.avatar_profile(await avatar_of(request)))
+    (profile,) = await _profiles(context(request), [await avatar_of(request)])
+    return json_answer(profile)
+
+
+async def _profiles(ctx: Context, found: list[avatars.Avatar]) -> list[dict[str, Any]]:
+    async with ctx.pool.acquire() as conn:
+        previews = await assets.previews_of(conn, [avatar.id for avatar in found])
+    type_ = CONTENT_TYPES[Recipe.PREVIEW]
+    urls = {avatar: await ctx.signed_url(key, type_) for avatar, key in previews.items()}
+    return [bodies.avatar_profile(avatar, preview_url=urls.get(avatar.id)) for avatar in found]
 
 
 async def avatar_of(request: web.Request) -> avatars.Avatar:

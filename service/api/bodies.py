@@ -8,19 +8,24 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.api.problem import ApiError, ErrorType
-from service.db.assets import Asset, Progress
+from service.db.assets import Asset
 from service.db.avatars import Avatar
+from service.db.claims import Progress
 from service.domain import AssetState, Status
 from service.errors import FAILURES, may_pass
 from service.times import rfc3339
-from validators.encoding import verdict_document
+from validators.encoding import pair_document, verdict_document
 from validators.facts import Kind
+from validators.verdict import Media
+
+_MEDIA = TypeAdapter(Media)
 
 # no control characters: names end up in logs, terminals and file names
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
@@ -132,11 +137,11 @@ _PROFILE_STATUS = {
 }
 
 
-def avatar_profile(avatar: Avatar) -> dict[str, Any]:
+def avatar_profile(avatar: Avatar, *, preview_url: str | None) -> dict[str, Any]:
     """Family B's view of an avatar."""
     return {
         "id": str(avatar.id),
-        "video_preview_url": None,  # a preview is a derived asset
+        "video_preview_url": preview_url,
         "name": avatar.name,
         "status": _PROFILE_STATUS[avatar.status],
         "status_message": avatar.message,
@@ -148,15 +153,23 @@ def avatar_verdict(avatar: Avatar, sources: Mapping[str, Asset]) -> dict[str, An
     return {
         "state": avatar.status.value,
         "cause": avatar.cause.value if avatar.cause else None,
-        "progress": _progress_of(sources.values()),
+        "progress": _progress_of(avatar, sources.values()),
         "sources": [_source(role, asset) for role, asset in sources.items()],
-        "checks": [],  # pair checks
+        "checks": _pair_checks(avatar),
     }
 
 
-def _progress_of(assets: Iterable[Asset]) -> dict[str, Any] | None:
-    """The least advanced source speaks for the avatar."""
-    running = [asset.progress for asset in assets if asset.progress is not None]
+def _pair_checks(avatar: Avatar) -> list[dict[str, Any]]:
+    if avatar.pairs is None:
+        return []
+    checks: list[dict[str, Any]] = pair_document(avatar.pairs)["checks"]
+    return checks
+
+
+def _progress_of(avatar: Avatar, assets: Iterable[Asset]) -> dict[str, Any] | None:
+    """The least advanced source speaks for the avatar, until they are all through."""
+    all_ = (*(asset.progress for asset in assets), avatar.progress)
+    running = [progress for progress in all_ if progress is not None]
     return _progress(running[0]) if running else None
 
 
@@ -206,7 +219,20 @@ def asset_document(asset: Asset) -> dict[str, Any]:
         "source": asset.source_shown,
         "created_at": rfc3339(asset.created_at),
         "progress": _progress(asset.progress) if asset.progress else None,
+        **_derivation(asset),
         **_outcome(asset),
+    }
+
+
+def _derivation(asset: Asset) -> dict[str, Any]:
+    """How a derived asset was made; others have their media in their verdict."""
+    if asset.derivation is None or asset.media is None:
+        return {}
+    return {
+        "derived_from": str(asset.derivation.derived_from),
+        "recipe": asset.derivation.recipe.value,
+        "recipe_version": asset.derivation.version,
+        "media": _MEDIA.dump_python(asset.media, mode="json", exclude_none=True),
     }
 
 

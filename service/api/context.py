@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aiohttp import web
 
@@ -11,9 +11,12 @@ from service.db.keys import Principal
 from service.db.types import Pool
 from service.events.feed import FeedWaker
 from service.fetch.address import AddressGuard
+from service.links import SignedLinks
 from service.sealing import Sealer
 from service.settings import Settings
 from storage.store import AssetStore
+
+SIGNED_FOR = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +25,17 @@ class Context:
     pool: Pool
     store: AssetStore
     sealer: Sealer
+    links: SignedLinks
     waker: FeedWaker
     guard: AddressGuard
     public_url: str
     clock: Callable[[], datetime]
     draining: asyncio.Event
+
+    async def signed_url(self, key: str, content_type: str) -> str:
+        """A URL of an asset's bytes that needs no API key, and expires."""
+        url = await self.store.signed_url(key, valid_for=SIGNED_FOR, content_type=content_type)
+        return self.public_url + url if url.startswith("/") else url
 
 
 CONTEXT = web.AppKey("context", Context)

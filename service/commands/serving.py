@@ -32,7 +32,7 @@ OnReady = Callable[[str | None], None]
 
 
 def kinds_of(text: str) -> frozenset[Work]:
-    """`fetch,inspect` as kinds of work; ValueError names what is none."""
+    """`fetch,inspect,derive` as kinds of work; ValueError names what is none."""
     kinds = frozenset(Work(word.strip()) for word in text.split(",") if word.strip())
     if not kinds:
         raise ValueError("names no kind of work")

@@ -1,29 +1,23 @@
-"""SQL for assets, their blobs and verdicts. Every write of a run says which claim it holds."""
+"""SQL for assets and their verdicts. Every write of a run says which claim it holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
+from service.db import claims
+from service.db.claims import ENDED, ClaimLostError, Progress, fenced
 from service.db.types import Conn, Row
-from service.domain import AssetState, Origin, Run, Work
+from service.domain import AssetRun, AssetState, Origin, Work
 from service.errors import FailureCode, IngestError
-from storage.store import StoredAsset
+from validators.derive.recipes import Recipe
 from validators.encoding import decode_verdict, encode_facts, encode_verdict
 from validators.facts import Facts, Kind
-from validators.verdict import Verdict
+from validators.verdict import Media, Verdict
 
-
-class ClaimLostError(Exception):
-    """Another run has taken this asset over, or it is gone: drop the result, write nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    stage: str
-    done: float | None
-    total: float | None
-    unit: str | None
+_MEDIA = TypeAdapter(Media)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +40,17 @@ class Asset:
     verdict: Verdict | None
     policy: str
     created_at: datetime
+    derivation: "Derivation | None" = None
+    media: Media | None = None  # known once it is judged or derived
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derivation:
+    """How a derived asset is made again: by which recipe, and from which asset."""
+
+    recipe: Recipe
+    version: int
+    derived_from: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,20 @@ class NewAsset:
     source_url: bytes  # encrypted
     source_shown: str  # without its query
     source_expires_at: datetime | None
+    traceparent: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDerived:
+    """A derived asset, whose bytes are stored."""
+
+    id: UUID
+    organisation_id: str
+    policy: str
+    derivation: Derivation
+    blob_id: UUID
+    media: Media
     traceparent: str | None
     created_at: datetime
 
@@ -82,98 +101,41 @@ async def insert(conn: Conn, asset: NewAsset) -> None:
     )
 
 
-_STATE_BEFORE = {Work.FETCH: AssetState.PENDING, Work.INSPECT: AssetState.STORED}
+_WAITING = {Work.FETCH: "state = 'pending'", Work.INSPECT: "state = 'stored'"}
 
 
-async def start_run(conn: Conn, asset_id: UUID, work: Work, *, now: datetime) -> Run | None:
-    """Claim an asset for one run of *work*; None when that work is no longer wanted.
-
-    An earlier claim that was never ended is a loss: its worker died, or is late. Should it live,
-    its writes no longer match the claim.
-    """
-    row = await conn.fetchrow(
-        """
-        UPDATE asset SET claim = claim + 1, claimed_at = $3,
-               losses = losses + (claimed_at IS NOT NULL)::int
-         WHERE id = $1 AND state = $2 AND deleted_at IS NULL
-        RETURNING id, organisation_id, kind, claim, attempts, failures, losses,
-                  source_expires_at, traceparent
-        """,
-        asset_id,
-        _STATE_BEFORE[work].value,
-        now,
-    )
+async def start_run(conn: Conn, asset_id: UUID, work: Work, *, now: datetime) -> AssetRun | None:
+    """Claim an asset for one run of *work*; None when that work is no longer wanted."""
+    row = await claims.claim(conn, AssetRun, asset_id, waiting=_WAITING[work], now=now)
     if row is None:
         return None
-    return Run(
-        asset_id=row["id"],
+    return AssetRun(
+        id=row["id"],
         organisation_id=row["organisation_id"],
         kind=Kind(row["kind"]),
         claim=row["claim"],
         attempts=row["attempts"],
         failures=row["failures"],
         losses=row["losses"],
-        source_expires_at=row["source_expires_at"],
         traceparent=row["traceparent"],
+        # stored bytes do not expire with the URL that they came from
+        deadline=row["source_expires_at"] if work is Work.FETCH else None,
     )
 
 
-_FENCE = "WHERE id = $1 AND claim = $2 AND deleted_at IS NULL RETURNING 1"
-
-
-async def _fenced(conn: Conn, run: Run, change: str, *values: object) -> None:
-    if not await conn.fetchval(f"UPDATE asset SET {change} {_FENCE}", *_mine(run), *values):  # noqa: S608 - change is a literal of this module
-        raise ClaimLostError(str(run.asset_id))
-
-
-def _mine(run: Run) -> tuple[UUID, int]:
-    return run.asset_id, run.claim
-
-
-async def hand_back(conn: Conn, run: Run) -> None:
-    """End the run without a result and without a mark against the asset: we are stopping."""
-    await _fenced(conn, run, "claimed_at = NULL")
-
-
-async def count_attempt(conn: Conn, run: Run) -> None:
-    """End the run: its source answered with an error that may pass."""
-    await _fenced(conn, run, "claimed_at = NULL, attempts = attempts + 1")
-
-
-async def count_failure(conn: Conn, run: Run) -> None:
-    """End the run: ffmpeg or a model died under it."""
-    await _fenced(conn, run, "claimed_at = NULL, failures = failures + 1")
-
-
-async def keep_progress(conn: Conn, run: Run, progress: Progress) -> None:
-    await _fenced(
-        conn,
-        run,
-        "stage = $3, progress_done = $4, progress_total = $5, progress_unit = $6",
-        progress.stage,
-        progress.done,
-        progress.total,
-        progress.unit,
-    )
-
-
-_ENDED = """claimed_at = NULL, stage = NULL,
-            progress_done = NULL, progress_total = NULL, progress_unit = NULL"""
-
-
-async def keep_stored(conn: Conn, run: Run, blob_id: UUID) -> None:
+async def keep_stored(conn: Conn, run: AssetRun, blob_id: UUID) -> None:
     """The bytes are durable. What the source did is over; what the asset cost us still counts."""
     change = f"""state = 'stored', blob_id = $3, source_url = NULL,
-            attempts = 0, {_ENDED}"""
-    await _fenced(conn, run, change, blob_id)
+            attempts = 0, {ENDED}"""
+    await fenced(conn, run, change, blob_id)
 
 
-async def keep_failed(conn: Conn, run: Run, error: IngestError) -> None:
-    await _fenced(
+async def keep_failed(conn: Conn, run: AssetRun, error: IngestError) -> None:
+    await fenced(
         conn,
         run,
         f"""state = 'failed', source_url = NULL,
-            error_code = $3, error_message = $4, http_status = $5, {_ENDED}""",
+            error_code = $3, error_message = $4, http_status = $5, {ENDED}""",
         error.code.value,
         public_message(error),
         error.status,
@@ -186,17 +148,17 @@ def public_message(error: IngestError) -> str:
 
 
 async def keep_verdict(
-    conn: Conn, run: Run, verdict: Verdict, facts: Facts, *, now: datetime
+    conn: Conn, run: AssetRun, verdict: Verdict, facts: Facts, *, now: datetime
 ) -> None:
     """Keep *verdict* and what it was judged from; raise ClaimLostError if the run was overtaken."""
     state = AssetState.READY if verdict.accepted else AssetState.REJECTED
-    await _fenced(conn, run, f"state = $3, {_ENDED}", state.value)
+    await fenced(conn, run, f"state = $3, {ENDED}", state.value)
     await conn.execute(
         """
         INSERT INTO verdict (asset_id, policy, accepted, codes, facts, document, judged_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
         """,
-        run.asset_id,
+        run.id,
         verdict.policy,
         verdict.accepted,
         [code.value for code in verdict.failed],
@@ -206,57 +168,13 @@ async def keep_verdict(
     )
 
 
-async def sealed_source_of(conn: Conn, run: Run) -> bytes:
+async def sealed_source_of(conn: Conn, run: AssetRun) -> bytes:
     """The encrypted URL that the run has to fetch."""
     sql = "SELECT source_url FROM asset WHERE id = $1 AND claim = $2"
-    sealed: bytes | None = await conn.fetchval(sql, *_mine(run))
+    sealed: bytes | None = await conn.fetchval(sql, run.id, run.claim)
     if sealed is None:
-        raise ClaimLostError(str(run.asset_id))
+        raise ClaimLostError(str(run.id))
     return sealed
-
-
-async def begin_blob(conn: Conn, run: Run, *, blob_id: UUID, key: str) -> None:
-    """Commit the key before its first byte, so that the object can always be found."""
-    await conn.execute(
-        "INSERT INTO blob (id, organisation_id, key, written_for) VALUES ($1, $2, $3, $4)",
-        blob_id,
-        run.organisation_id,
-        key,
-        run.asset_id,
-    )
-
-
-async def finish_blob(conn: Conn, run: Run, blob_id: UUID, stored: StoredAsset) -> UUID:
-    """The blob that holds these bytes for the organisation: this one, or one that already did.
-
-    When another holds them, ours is marked `discarded` for its object to be deleted.
-    """
-    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", stored.sha256)
-    existing: UUID | None = await conn.fetchval(
-        "SELECT id FROM blob WHERE organisation_id = $1 AND sha256 = $2 AND state = 'stored'",
-        run.organisation_id,
-        stored.sha256,
-    )
-    await conn.execute(
-        "UPDATE blob SET state = $2, sha256 = $3, size_bytes = $4 WHERE id = $1",
-        blob_id,
-        "stored" if existing is None else "discarded",
-        stored.sha256,
-        stored.size_bytes,
-    )
-    return existing or blob_id
-
-
-async def abandoned_blobs(conn: Conn, asset_id: UUID) -> list[tuple[UUID, str]]:
-    """Blobs that earlier runs of this asset began or discarded: their objects may go."""
-    rows = await conn.fetch(
-        "SELECT id, key FROM blob WHERE written_for = $1 AND state <> 'stored'", asset_id
-    )
-    return [(row["id"], row["key"]) for row in rows]
-
-
-async def forget_blob(conn: Conn, blob_id: UUID) -> None:
-    await conn.execute("DELETE FROM blob WHERE id = $1 AND state <> 'stored'", blob_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,17 +184,92 @@ class StoredBytes:
     policy: str
 
 
-async def bytes_of(conn: Conn, run: Run) -> StoredBytes:
+async def bytes_of(conn: Conn, run: AssetRun) -> StoredBytes:
     row = await conn.fetchrow(
         """
         SELECT b.key, b.sha256, a.policy FROM asset a JOIN blob b ON b.id = a.blob_id
          WHERE a.id = $1 AND a.claim = $2
         """,
-        *_mine(run),
+        run.id,
+        run.claim,
     )
     if row is None:
-        raise ClaimLostError(str(run.asset_id))
+        raise ClaimLostError(str(run.id))
     return StoredBytes(key=row["key"], sha256=row["sha256"], policy=row["policy"])
+
+
+async def lock(conn: Conn, asset_ids: Iterable[UUID]) -> None:
+    """Lock assets, in id order: of two runs that derive from one, the second sees the first's."""
+    sql = "SELECT FROM asset WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
+    await conn.execute(sql, list(asset_ids))
+
+
+async def find_derived(conn: Conn, derivation: Derivation) -> UUID | None:
+    """The asset that was made so already."""
+    found: UUID | None = await conn.fetchval(
+        """
+        SELECT id FROM asset WHERE derived_from = $1 AND recipe = $2 AND recipe_version = $3
+           AND deleted_at IS NULL
+        """,
+        derivation.derived_from,
+        derivation.recipe.value,
+        derivation.version,
+    )
+    return found
+
+
+async def insert_derived(conn: Conn, asset: NewDerived) -> None:
+    await conn.execute(
+        """
+        INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, derived_from,
+                           recipe, recipe_version, media, traceparent, created_at)
+        VALUES ($1, $2, $3, 'derive', $4, 'ready', $5, $6, $7, $8, $9, $10, $11)
+        """,
+        asset.id,
+        asset.organisation_id,
+        asset.media.kind.value,
+        asset.policy,
+        asset.blob_id,
+        asset.derivation.derived_from,
+        asset.derivation.recipe.value,
+        asset.derivation.version,
+        _MEDIA.dump_json(asset.media, exclude_none=True).decode(),
+        asset.traceparent,
+        asset.created_at,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSource:
+    """A source of an avatar that passed its checks: where it lies, and what was measured of it."""
+
+    asset_id: UUID
+    kind: Kind
+    key: str
+    sha256: str
+    facts: str
+
+
+async def judged_sources(conn: Conn, avatar_id: UUID) -> list[JudgedSource]:
+    rows = await conn.fetch(
+        """
+        SELECT a.id, a.kind, b.key, b.sha256, v.facts
+          FROM source s JOIN asset a ON a.id = s.asset_id JOIN blob b ON b.id = a.blob_id
+          JOIN verdict v ON v.asset_id = a.id
+         WHERE s.avatar_id = $1 AND a.state = 'ready' AND a.deleted_at IS NULL
+        """,
+        avatar_id,
+    )
+    return [
+        JudgedSource(
+            asset_id=row["id"],
+            kind=Kind(row["kind"]),
+            key=row["key"],
+            sha256=row["sha256"],
+            facts=row["facts"],
+        )
+        for row in rows
+    ]
 
 
 _SELECT = """
@@ -307,9 +300,33 @@ async def of_avatar(conn: Conn, avatar_id: UUID) -> dict[str, Asset]:
     return {kind.value: by_kind[kind.value] for kind in Kind if kind.value in by_kind}
 
 
+async def derived_of(conn: Conn, avatar_id: UUID) -> dict[Recipe, Asset]:
+    """What was derived for an avatar."""
+    rows: Sequence[Row] = await conn.fetch(
+        f"{_SELECT} JOIN derived d ON d.asset_id = a.id WHERE d.avatar_id = $1",
+        avatar_id,
+    )
+    return {Recipe(row["recipe"]): _asset(row) for row in rows}
+
+
+async def previews_of(conn: Conn, avatar_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The keys of the previews that avatars have, by avatar."""
+    rows = await conn.fetch(
+        """
+        SELECT d.avatar_id, b.key
+          FROM derived d JOIN asset a ON a.id = d.asset_id JOIN blob b ON b.id = a.blob_id
+         WHERE d.avatar_id = ANY($1) AND d.recipe = $2 AND a.deleted_at IS NULL
+        """,
+        list(avatar_ids),
+        Recipe.PREVIEW.value,
+    )
+    return {row["avatar_id"]: row["key"] for row in rows}
+
+
 def _asset(row: Row) -> Asset:
     code: str | None = row["error_code"]
     document: str | None = row["document"]
+    verdict = decode_verdict(document) if document else None
     return Asset(
         id=row["id"],
         organisation_id=row["organisation_id"],
@@ -323,19 +340,24 @@ def _asset(row: Row) -> Asset:
         error_code=FailureCode(code) if code else None,
         error_message=row["error_message"],
         http_status=row["http_status"],
-        progress=_progress(row),
-        verdict=decode_verdict(document) if document else None,
+        progress=claims.progress_of(row),
+        verdict=verdict,
+        derivation=_derivation(row),
+        media=verdict.media if verdict else _media(row),
         policy=row["policy"],
         created_at=row["created_at"],
     )
 
 
-def _progress(row: Row) -> Progress | None:
-    if row["stage"] is None:
+def _derivation(row: Row) -> Derivation | None:
+    if row["recipe"] is None:
         return None
-    return Progress(
-        stage=row["stage"],
-        done=row["progress_done"],
-        total=row["progress_total"],
-        unit=row["progress_unit"],
+    return Derivation(
+        recipe=Recipe(row["recipe"]),
+        version=row["recipe_version"],
+        derived_from=row["derived_from"],
     )
+
+
+def _media(row: Row) -> Media | None:
+    return _MEDIA.validate_json(row["media"]) if row["media"] else None

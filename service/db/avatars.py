@@ -5,9 +5,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from service.db import claims
+from service.db.claims import ENDED, Progress, fenced
 from service.db.types import Conn, Row
-from service.domain import AssetState, Cause, Settlement, SourceOutcome, Status, is_ours
+from service.domain import (
+    AssetState,
+    AvatarRun,
+    Cause,
+    Settlement,
+    SourceOutcome,
+    Status,
+    is_ours,
+)
 from service.errors import FailureCode
+from validators.derive.recipes import Recipe
+from validators.encoding import decode_pair_verdict, encode_pair_verdict
+from validators.verdict import PairVerdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +37,8 @@ class Avatar:
     traceparent: str | None
     created_at: datetime
     fitting_since: datetime | None
+    progress: Progress | None = None  # of a derivation
+    pairs: PairVerdict | None = None  # its sources beside each other, once compared
 
 
 async def insert(conn: Conn, avatar: Avatar, sources: Mapping[str, UUID]) -> None:
@@ -160,6 +175,38 @@ async def move(
     return bool(moved)
 
 
+async def start_run(conn: Conn, avatar_id: UUID, *, now: datetime) -> AvatarRun | None:
+    """Claim an avatar for one derivation; None when it does not wait for one."""
+    row = await claims.claim(conn, AvatarRun, avatar_id, waiting="status = 'deriving'", now=now)
+    if row is None:
+        return None
+    return AvatarRun(
+        id=row["id"],
+        organisation_id=row["organisation_id"],
+        policy=row["policy"],
+        claim=row["claim"],
+        attempts=row["attempts"],
+        failures=row["failures"],
+        losses=row["losses"],
+        traceparent=row["traceparent"],
+    )
+
+
+async def end_run(conn: Conn, run: AvatarRun, pairs: PairVerdict | None) -> Avatar:
+    """Lock the avatar of a run that is through, to be moved; ClaimLostError if it was overtaken."""
+    kept = None if pairs is None else encode_pair_verdict(pairs)
+    return _avatar(await fenced(conn, run, f"pairs = $3, {ENDED}", kept))
+
+
+async def add_derived(conn: Conn, avatar_id: UUID, recipe: Recipe, asset_id: UUID) -> None:
+    await conn.execute(
+        "INSERT INTO derived (avatar_id, recipe, asset_id) VALUES ($1, $2, $3)",
+        avatar_id,
+        recipe.value,
+        asset_id,
+    )
+
+
 async def unanswered_by_fitter(conn: Conn, *, since: datetime) -> list[UUID]:
     """Avatars that have waited for their fitter since before *since*."""
     rows = await conn.fetch(
@@ -175,6 +222,7 @@ async def unanswered_by_fitter(conn: Conn, *, since: datetime) -> list[UUID]:
 def _avatar(row: Row) -> Avatar:
     cause: str | None = row["cause"]
     codes: Sequence[str] = row["codes"]
+    pairs: str | None = row["pairs"]
     return Avatar(
         id=row["id"],
         organisation_id=row["organisation_id"],
@@ -188,4 +236,6 @@ def _avatar(row: Row) -> Avatar:
         traceparent=row["traceparent"],
         created_at=row["created_at"],
         fitting_since=row["fitting_since"],
+        progress=claims.progress_of(row),
+        pairs=decode_pair_verdict(pairs) if pairs else None,
     )

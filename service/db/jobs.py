@@ -11,25 +11,25 @@ from service.db.types import Conn
 from service.domain import Work
 
 
-def dedupe_key(work: Work, asset_id: UUID) -> str:
-    """One live job per asset and kind of work; a second enqueue is no error and no second job."""
-    return f"{work}:{asset_id}"
+def dedupe_key(work: Work, subject_id: UUID) -> str:
+    """One live job per row and kind of work; a second enqueue is no error and no second job."""
+    return f"{work}:{subject_id}"
 
 
 async def enqueue(
-    conn: Conn, work: Work, asset_ids: Sequence[UUID], *, delay: timedelta = timedelta(0)
+    conn: Conn, work: Work, subject_ids: Sequence[UUID], *, delay: timedelta = timedelta(0)
 ) -> None:
     """Enqueue within the caller's transaction: the work is due exactly when it is committed."""
-    if not asset_ids:
+    if not subject_ids:
         return
     # PgQueuer types its driver for a bare connection; a pool's proxy has the same methods
     queries = Queries(AsyncpgDriver(conn))  # type: ignore[arg-type]
     await queries.enqueue(
-        [work.value] * len(asset_ids),
-        [str(asset_id).encode() for asset_id in asset_ids],
-        priority=[0] * len(asset_ids),
-        execute_after=[delay] * len(asset_ids),
-        dedupe_key=[dedupe_key(work, asset_id) for asset_id in asset_ids],
+        [work.value] * len(subject_ids),
+        [str(subject_id).encode() for subject_id in subject_ids],
+        priority=[0] * len(subject_ids),
+        execute_after=[delay] * len(subject_ids),
+        dedupe_key=[dedupe_key(work, subject_id) for subject_id in subject_ids],
         on_conflict="skip",
     )
 
@@ -37,23 +37,28 @@ async def enqueue(
 async def without_live_job(
     conn: Conn, *, older_than: timedelta, claimed_before: timedelta
 ) -> dict[Work, list[UUID]]:
-    """Assets that wait for work which no live job will do: what the sweeper enqueues again.
+    """Assets and avatars that wait for work which no live job will do: the sweeper enqueues them.
 
     A claim younger than *claimed_before* may belong to a run that lives although its job is gone:
     PgQueuer completes by id, so a late twin that ends takes its successor's job with it.
     """
     rows = await conn.fetch(
         """
-        SELECT a.id, w.work
-          FROM asset a
-          JOIN (VALUES ('pending', 'fetch'), ('stored', 'inspect')) AS w (state, work)
-            ON w.state = a.state
-         WHERE a.deleted_at IS NULL
-           AND (a.state = 'stored' OR a.origin = 'fetch')
-           AND a.created_at < now() - $1::interval
-           AND (a.claimed_at IS NULL OR a.claimed_at < now() - $2::interval)
+        WITH waiting AS (
+            SELECT id, CASE state WHEN 'pending' THEN 'fetch' ELSE 'inspect' END AS work,
+                   created_at, claimed_at
+              FROM asset
+             WHERE deleted_at IS NULL
+               AND (state = 'stored' OR (state = 'pending' AND origin = 'fetch'))
+             UNION ALL
+            SELECT id, 'derive', created_at, claimed_at
+              FROM avatar WHERE deleted_at IS NULL AND status = 'deriving')
+        SELECT id, work
+          FROM waiting w
+         WHERE created_at < now() - $1::interval
+           AND (claimed_at IS NULL OR claimed_at < now() - $2::interval)
            AND NOT EXISTS (SELECT 1 FROM pgqueuer q
-                            WHERE q.dedupe_key = w.work || ':' || a.id
+                            WHERE q.dedupe_key = w.work || ':' || w.id
                               AND q.status IN ('queued', 'picked'))
         """,
         older_than,

@@ -90,6 +90,9 @@ class AvatarReadyForFitting:
     name: str
     runtime_type: str
     sources: dict[str, FittingSource]
+    portrait: FittingSource
+    voice_reference: FittingSource | None = None  # of an avatar without sound
+    preview: FittingSource | None = None  # of an avatar without a video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

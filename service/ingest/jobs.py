@@ -23,7 +23,7 @@ from service.db import avatars, jobs
 from service.db.types import DATABASE_AWAY, Conn
 from service.domain import Status, Work
 from service.events.outbox import unit_of_work
-from service.ingest.pipeline import Ports
+from service.ingest.ports import Ports
 from service.ingest.runs import Again, run
 from service.ingest.settle import settle_fitted
 from service.logs import story_of
@@ -64,6 +64,9 @@ class Worker:
         self.turns = {
             work: asyncio.Semaphore(limit) for work, limit in self.limits.concurrency.items()
         }
+        # both decode and have a child look on: a processor's turn is one of either
+        if Work.INSPECT in self.turns:
+            self.turns[Work.DERIVE] = self.turns[Work.INSPECT]
 
     async def run(self) -> None:
         """Work until `drain` is called; returns when everything in hand is ended or handed back."""
@@ -137,13 +140,13 @@ class Worker:
         finally:
             await end(stopper)
 
-    async def handle(self, work: Work, asset_id: UUID) -> None:
+    async def handle(self, work: Work, subject_id: UUID) -> None:
         """One job: wait for a turn, then one run. Raises RetryRequested when it must come again."""
         async with self.turns[work]:
             if self.draining.is_set():
                 again: Again | None = Again(reason="stopping")
             else:
-                again = await run(work, asset_id, self.ports, stopping=self.stopping)
+                again = await run(work, subject_id, self.ports, stopping=self.stopping)
         if again is not None:
             raise RetryRequested(delay=again.delay, reason=again.reason)
 
@@ -161,9 +164,9 @@ class Worker:
             forgotten = await jobs.without_live_job(
                 conn, older_than=SWEEP_GRACE, claimed_before=self.limits.longest_run
             )
-            for work, asset_ids in forgotten.items():
-                await jobs.enqueue(conn, work, asset_ids)
-                log.warning("work_was_forgotten", work=work, assets=len(asset_ids))
+            for work, subject_ids in forgotten.items():
+                await jobs.enqueue(conn, work, subject_ids)
+                log.warning("work_was_forgotten", work=work, rows=len(subject_ids))
             now = self.ports.clock()
             late = await avatars.unanswered_by_fitter(conn, since=now - self.limits.fitting_timeout)
             for avatar_id in late:

@@ -1,4 +1,4 @@
-"""One run of work on one asset: claim it, do it, and end it in exactly one of these ways.
+"""One run of work on one asset or avatar: claim it, do it, and end it in exactly one of these ways.
 
     settled       the work is done, or given up for good
     overtaken     another run holds the claim: write nothing
@@ -15,17 +15,28 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import structlog
 
-from service.db import assets
-from service.db.types import DATABASE_UNREACHABLE
-from service.domain import MAX_FAILURES, Run, Work, next_attempt_at, worn_out
+from service.db import assets, avatars, claims
+from service.db.claims import ClaimLostError
+from service.db.types import DATABASE_UNREACHABLE, Conn
+from service.domain import (
+    MAX_FAILURES,
+    AssetRun,
+    AvatarRun,
+    Run,
+    Work,
+    next_attempt_at,
+    worn_out,
+)
 from service.errors import HostBusyError, IngestError
-from service.ingest import pipeline
-from service.ingest.pipeline import Ports
+from service.ingest import derivation, pipeline
+from service.ingest.ports import Ports
 from service.ingest.settle import internal_failure
 from service.logs import story_of
 from service.tasks import end
@@ -36,9 +47,56 @@ log = structlog.get_logger()
 DATABASE_PAUSE = timedelta(seconds=1)
 HOST_PAUSE = timedelta(seconds=2)  # while the line for its host is long
 
-Step = Callable[[Run, Ports], Awaitable[None]]
+AnyRun = TypeVar("AnyRun", bound=Run)
 
-STEPS: Mapping[Work, Step] = {Work.FETCH: pipeline.fetch, Work.INSPECT: pipeline.judge}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A run that may begin, and the two ways to spend it."""
+
+    run: Run
+    step: Callable[[Ports], Awaitable[None]]
+    give_up: Callable[[Ports, IngestError], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Craft(Generic[AnyRun]):
+    """How one kind of work is claimed, done and given up, and what its ids are of."""
+
+    subject: str
+    claim: Callable[[Conn, UUID, datetime], Awaitable[AnyRun | None]]
+    step: Callable[[AnyRun, Ports], Awaitable[None]]
+    give_up: Callable[[AnyRun, Ports, IngestError], Awaitable[None]]
+
+    async def start(self, subject_id: UUID, ports: Ports) -> Claimed | None:
+        async with ports.pool.acquire() as conn:
+            run = await self.claim(conn, subject_id, ports.clock())
+        if run is None:
+            return None
+        return Claimed(run=run, step=partial(self.step, run), give_up=partial(self.give_up, run))
+
+
+def _on_asset(work: Work, step: Callable[[AssetRun, Ports], Awaitable[None]]) -> Craft[AssetRun]:
+    async def claim(conn: Conn, asset_id: UUID, now: datetime) -> AssetRun | None:
+        return await assets.start_run(conn, asset_id, work, now=now)
+
+    return Craft(subject="asset_id", claim=claim, step=step, give_up=pipeline.give_up)
+
+
+async def _claim_avatar(conn: Conn, avatar_id: UUID, now: datetime) -> AvatarRun | None:
+    return await avatars.start_run(conn, avatar_id, now=now)
+
+
+CRAFTS: Mapping[Work, Craft[AssetRun] | Craft[AvatarRun]] = {
+    Work.FETCH: _on_asset(Work.FETCH, pipeline.fetch),
+    Work.INSPECT: _on_asset(Work.INSPECT, pipeline.judge),
+    Work.DERIVE: Craft(
+        subject="avatar_id",
+        claim=_claim_avatar,
+        step=derivation.derive,
+        give_up=derivation.give_up,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,32 +107,32 @@ class Again:
     reason: str
 
 
-async def run(work: Work, asset_id: UUID, ports: Ports, *, stopping: asyncio.Event) -> Again | None:
-    """Claim an asset for *work* and take it as far as it goes; None when nothing is left to do."""
-    try:
-        return await _claim_and_attempt(work, asset_id, ports, stopping)
-    except DATABASE_UNREACHABLE as exc:
-        log.warning("database_unreachable", work=work, asset_id=str(asset_id), error=story_of(exc))
+async def run(
+    work: Work, subject_id: UUID, ports: Ports, *, stopping: asyncio.Event
+) -> Again | None:
+    """Claim a row for *work* and take it as far as it goes; None when nothing is left to do."""
+    subject = {CRAFTS[work].subject: str(subject_id)}
+    with structlog.contextvars.bound_contextvars(work=work.value, **subject):
+        try:
+            return await _claim_and_attempt(work, subject_id, ports, stopping)
+        except DATABASE_UNREACHABLE as exc:
+            log.warning("database_unreachable", error=story_of(exc))
     return Again(delay=DATABASE_PAUSE, reason="database_unreachable")
 
 
 async def _claim_and_attempt(
-    work: Work, asset_id: UUID, ports: Ports, stopping: asyncio.Event
+    work: Work, subject_id: UUID, ports: Ports, stopping: asyncio.Event
 ) -> Again | None:
-    async with ports.pool.acquire() as conn:
-        claimed = await assets.start_run(conn, asset_id, work, now=ports.clock())
+    claimed = await CRAFTS[work].start(subject_id, ports)
     if claimed is None:
         return None
-    attempt = _Attempt(work=work, run=claimed, ports=ports)
+    attempt = _Attempt(work=work, claimed=claimed, ports=ports)
     with structlog.contextvars.bound_contextvars(
-        work=work.value,
-        asset_id=str(asset_id),
-        claim=claimed.claim,
-        traceparent=claimed.traceparent,
+        claim=claimed.run.claim, traceparent=claimed.run.traceparent
     ):
         try:
             return await attempt.make(stopping)
-        except assets.ClaimLostError:
+        except ClaimLostError:
             JOBS.labels(work.value, "overtaken").inc()
             log.warning("claim_lost")
             return None
@@ -83,16 +141,20 @@ async def _claim_and_attempt(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
     work: Work
-    run: Run
+    claimed: Claimed
     ports: Ports
+
+    @property
+    def run(self) -> Run:
+        return self.claimed.run
 
     async def make(self, stopping: asyncio.Event) -> Again | None:
         if worn_out(self.run):
             await self._give_up(internal_failure())
             return None
         try:
-            finished = await _unless(stopping, STEPS[self.work](self.run, self.ports))
-        except (assets.ClaimLostError, *DATABASE_UNREACHABLE):
+            finished = await _unless(stopping, self.claimed.step(self.ports))
+        except (ClaimLostError, *DATABASE_UNREACHABLE):
             raise
         except HostBusyError:
             return await self._hand_back("host_busy", delay=HOST_PAUSE)
@@ -107,9 +169,9 @@ class _Attempt:
         return None
 
     async def _hand_back(self, reason: str, delay: timedelta = timedelta(0)) -> Again:
-        """End the run with nothing counted: it is not the asset's fault."""
+        """End the run with nothing counted: it is not the row's fault."""
         async with self.ports.pool.acquire() as conn:
-            await assets.hand_back(conn, self.run)
+            await claims.hand_back(conn, self.run)
         self._count("handed_back")
         log.info("run_handed_back", reason=reason)
         return Again(delay=delay, reason=reason)
@@ -121,14 +183,13 @@ class _Attempt:
             self.run.attempts + 1,
             now,
             jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
-            # stored bytes do not expire with the URL that they came from
-            deadline=self.run.source_expires_at if self.work is Work.FETCH else None,
+            deadline=self.run.deadline,
         )
         if again is None or not error.retryable:
             await self._give_up(error)
             return None
         async with self.ports.pool.acquire() as conn:
-            await assets.count_attempt(conn, self.run)
+            await claims.count_attempt(conn, self.run)
         self._count("later")
         log.info("run_postponed", code=error.code, until=again.isoformat(), error=story_of(error))
         return Again(delay=again - now, reason=error.code.value)
@@ -140,12 +201,12 @@ class _Attempt:
             await self._give_up(internal_failure())
             return None
         async with self.ports.pool.acquire() as conn:
-            await assets.count_failure(conn, self.run)
+            await claims.count_failure(conn, self.run)
         self._count("failure")
         return Again(reason=type(error).__name__)
 
     async def _give_up(self, error: IngestError) -> None:
-        await pipeline.give_up(self.run, self.ports, error)
+        await self.claimed.give_up(self.ports, error)
         self._count("given_up")
         log.warning(
             "run_given_up",

@@ -4,16 +4,19 @@ Settling is serial per avatar: the avatars that use an asset are locked first, i
 the asset is written. Two sources that finish together must not each see the other unfinished.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from service.db import assets, avatars, jobs
+from service.db import assets, avatars, blobs, jobs
+from service.db.assets import Asset, Derivation, NewDerived
 from service.db.types import Conn
 from service.domain import (
+    AssetRun,
+    AvatarRun,
     Cause,
     EventType,
-    Run,
     Settlement,
     Status,
     Work,
@@ -23,21 +26,26 @@ from service.domain import (
 from service.errors import FailureCode, IngestError, InternalError
 from service.events import data
 from service.events.outbox import Subject, UnitOfWork, unit_of_work
+from service.ids import new_id
 from service.ingest.accept import avatar_subject
 from storage.store import StoredAsset
+from validators.derive.recipes import Recipe
 from validators.facts import Facts
-from validators.verdict import Verdict
+from validators.verdict import Media, PairVerdict, Verdict
+
+# what a source does to its avatar ends here: from `deriving` on, other work moves it
+_MOVED_BY_SOURCES = {Status.ACCEPTED, Status.FETCHING, Status.INSPECTING}
 
 
 async def settle_stored(
-    work: UnitOfWork, run: Run, blob_id: UUID, stored: StoredAsset, *, now: datetime
+    work: UnitOfWork, run: AssetRun, blob_id: UUID, stored: StoredAsset, *, now: datetime
 ) -> None:
     """The bytes are durable: say so, have them inspected, and move the avatars on."""
-    using = await avatars.lock_those_using(work.conn, run.asset_id)
+    using = await avatars.lock_those_using(work.conn, run.id)
     await assets.keep_stored(work.conn, run, blob_id)
-    await jobs.enqueue(work.conn, Work.INSPECT, [run.asset_id])
+    await jobs.enqueue(work.conn, Work.INSPECT, [run.id])
     said = data.AssetStored(
-        asset=str(run.asset_id),
+        asset=str(run.id),
         kind=run.kind,
         sha256=stored.sha256,
         size_bytes=stored.size_bytes,
@@ -46,13 +54,13 @@ async def settle_stored(
     await _settle_avatars(work, using, now=now)
 
 
-async def settle_failed(conn: Conn, run: Run, error: IngestError, *, now: datetime) -> None:
+async def settle_failed(conn: Conn, run: AssetRun, error: IngestError, *, now: datetime) -> None:
     """The bytes cannot be had, or cannot be judged: a failure, not a refusal."""
     async with unit_of_work(conn, now=now) as work:
-        using = await avatars.lock_those_using(conn, run.asset_id)
+        using = await avatars.lock_those_using(conn, run.id)
         await assets.keep_failed(conn, run, error)
         said = data.AssetFailed(
-            asset=str(run.asset_id),
+            asset=str(run.id),
             kind=run.kind,
             code=error.code.value,
             message=assets.public_message(error),
@@ -63,18 +71,18 @@ async def settle_failed(conn: Conn, run: Run, error: IngestError, *, now: dateti
 
 
 async def settle_judged(
-    conn: Conn, run: Run, verdict: Verdict, facts: Facts, *, now: datetime
+    conn: Conn, run: AssetRun, verdict: Verdict, facts: Facts, *, now: datetime
 ) -> None:
     """The medium was judged: keep the verdict and move the avatars on."""
     async with unit_of_work(conn, now=now) as work:
-        using = await avatars.lock_those_using(conn, run.asset_id)
+        using = await avatars.lock_those_using(conn, run.id)
         await assets.keep_verdict(conn, run, verdict, facts, now=now)
-        subject, asset = asset_subject(run), str(run.asset_id)
+        subject, asset = asset_subject(run), str(run.id)
         summary = data.VerdictSummary(
             verdict=verdict.verdict,
             policy=verdict.policy,
             codes=tuple(code.value for code in verdict.failed),
-            link=asset_link(run.asset_id),
+            link=asset_link(run.id),
         )
         if verdict.accepted:
             ready = data.AssetReady(asset=asset, media=verdict.media, verdict=summary)
@@ -101,9 +109,79 @@ async def settle_fitted(
     await _fail(work, avatar, to, message, now=now)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A derived medium of this run: its bytes are in the store, nothing points to them yet."""
+
+    blob_id: UUID
+    stored: StoredAsset
+    media: Media
+
+
+async def settle_derived(
+    conn: Conn,
+    run: AvatarRun,
+    pairs: PairVerdict | None,
+    wanted: Sequence[Derivation],
+    made: Mapping[Recipe, Made],
+    *,
+    now: datetime,
+) -> None:
+    """The sources go together and all that is *wanted* is there: the fitter may begin.
+
+    What is not *made* was derived before. Raises ClaimLostError if the run was overtaken.
+    """
+    async with unit_of_work(conn, now=now) as work:
+        await blobs.lock(conn, (one.stored.sha256 for one in made.values()))
+        avatar = await avatars.end_run(conn, run, pairs)
+        await assets.lock(conn, {derivation.derived_from for derivation in wanted})
+        for derivation in wanted:
+            asset_id = await _kept(conn, run, derivation, made.get(derivation.recipe), now=now)
+            await avatars.add_derived(conn, avatar.id, derivation.recipe, asset_id)
+        to = Settlement(status=Status.FITTING)
+        if await avatars.move(conn, avatar, to, message=None, now=now):
+            said = await _ready_for_fitting(conn, avatar)
+            work.announce(EventType.AVATAR_READY_FOR_FITTING, avatar_subject(avatar), said)
+
+
+async def _kept(
+    conn: Conn, run: AvatarRun, derivation: Derivation, made: Made | None, *, now: datetime
+) -> UUID:
+    """The asset of *derivation*: one that is there already, or else what this run has made.
+
+    What the run made for nothing stays a blob that is never finished: abandoned, as the next knows.
+    """
+    existing = await assets.find_derived(conn, derivation)
+    if existing is not None:
+        return existing
+    if made is None:  # it was there when the run began, and was deleted since
+        raise LookupError(f"{derivation.recipe} is gone")
+    asset = NewDerived(
+        id=new_id(),
+        organisation_id=run.organisation_id,
+        policy=run.policy,
+        derivation=derivation,
+        blob_id=await blobs.finish(conn, run, made.blob_id, made.stored),
+        media=made.media,
+        traceparent=run.traceparent,
+        created_at=now,
+    )
+    await assets.insert_derived(conn, asset)
+    return asset.id
+
+
+async def settle_underived(
+    conn: Conn, run: AvatarRun, to: Settlement, pairs: PairVerdict | None, *, now: datetime
+) -> None:
+    """The avatar fails: its sources do not go together, or we could not derive from them."""
+    async with unit_of_work(conn, now=now) as work:
+        avatar = await avatars.end_run(conn, run, pairs)
+        await _fail(work, avatar, to, sentence(to.cause or Cause.INTERNAL, to.codes), now=now)
+
+
 async def _settle_avatars(work: UnitOfWork, using: list[avatars.Avatar], *, now: datetime) -> None:
     for avatar in using:
-        if not avatar.status.final and avatar.status is not Status.FITTING:
+        if avatar.status in _MOVED_BY_SOURCES:
             await _settle_avatar(work, avatar, now=now)
 
 
@@ -112,30 +190,33 @@ async def _settle_avatar(work: UnitOfWork, avatar: avatars.Avatar, *, now: datet
     if to.cause is not None:
         await _fail(work, avatar, to, sentence(to.cause, to.codes), now=now)
     elif await avatars.move(work.conn, avatar, to, message=None, now=now) and (
-        to.status is Status.FITTING
+        to.status is Status.DERIVING
     ):
-        sources = await assets.of_avatar(work.conn, avatar.id)
-        said = data.AvatarReadyForFitting(
-            avatar=data.avatar_ref(avatar.id),
-            organisation=avatar.organisation_id,
-            name=avatar.name,
-            runtime_type=avatar.runtime_type,
-            sources=_for_fitting(sources),
-        )
-        work.announce(EventType.AVATAR_READY_FOR_FITTING, avatar_subject(avatar), said)
+        await jobs.enqueue(work.conn, Work.DERIVE, [avatar.id])
 
 
-def _for_fitting(sources: Mapping[str, assets.Asset]) -> dict[str, data.FittingSource]:
-    return {
-        role: data.FittingSource(
-            asset=str(asset.id),
-            sha256=asset.verdict.media.sha256,
-            media=asset.verdict.media,
-            content=f"{asset_link(asset.id)}/content",
-        )
-        for role, asset in sources.items()
-        if asset.verdict is not None  # every one has one: the avatar is only here if all are ready
-    }
+async def _ready_for_fitting(conn: Conn, avatar: avatars.Avatar) -> data.AvatarReadyForFitting:
+    sources = await assets.of_avatar(conn, avatar.id)
+    derived = await assets.derived_of(conn, avatar.id)
+    return data.AvatarReadyForFitting(
+        avatar=data.avatar_ref(avatar.id),
+        organisation=avatar.organisation_id,
+        name=avatar.name,
+        runtime_type=avatar.runtime_type,
+        sources={role: _for_fitting(asset) for role, asset in sources.items()},
+        **{recipe.value: _for_fitting(asset) for recipe, asset in derived.items()},
+    )
+
+
+def _for_fitting(asset: Asset) -> data.FittingSource:
+    if asset.media is None:  # every source has been judged, or the avatar were not here
+        raise LookupError(f"nothing is known of {asset.id}")
+    return data.FittingSource(
+        asset=str(asset.id),
+        sha256=asset.media.sha256,
+        media=asset.media,
+        content=f"{asset_link(asset.id)}/content",
+    )
 
 
 async def _fail(
@@ -149,9 +230,9 @@ async def _fail(
         work.announce(EventType.AVATAR_FAILED, avatar_subject(avatar), said)
 
 
-def asset_subject(run: Run) -> Subject:
+def asset_subject(run: AssetRun) -> Subject:
     return Subject(
-        id=run.asset_id,
+        id=run.id,
         organisation_id=run.organisation_id,
         is_avatar=False,
         traceparent=run.traceparent,

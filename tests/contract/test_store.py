@@ -22,9 +22,16 @@ from tests.fakes.store import MemoryStore
 BIG = bytes(range(256)) * (3 << 12) + b"end"  # 3 MiB and a bit: more than one block of any store
 
 
+def link(key: str, *, valid_for: timedelta, content_type: str) -> str:
+    """What a server that lends a store its paths would make of it."""
+    return f"/bytes/{key}?for={valid_for.total_seconds():g}&type={content_type}"
+
+
 @pytest.fixture(params=["memory", "local"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AssetStore]:
-    made: AssetStore = MemoryStore() if request.param == "memory" else LocalStore(tmp_path / "s")
+    made: AssetStore = (
+        MemoryStore(link) if request.param == "memory" else LocalStore(tmp_path / "s", links=link)
+    )
     async with made:
         yield made
 
@@ -290,3 +297,19 @@ async def test_the_longest_key_works(store: AssetStore) -> None:
 async def test_a_working_store_passes_its_check_and_keeps_nothing_of_it(store: AssetStore) -> None:
     await store.check()
     assert await keys(store) == []
+
+
+async def test_a_signed_url_tells_keys_types_and_times_apart(store: AssetStore) -> None:
+    given = {
+        await store.signed_url(key, valid_for=timedelta(minutes=minutes), content_type=type_)
+        for key in ("k", "incoming/k")
+        for minutes in (1, 15)
+        for type_ in ("image/png", "audio/wav")
+    }
+    assert len(given) == 8
+    assert all(url.startswith(("/", "http://", "https://")) for url in given)
+
+
+async def test_a_signed_url_is_made_for_keys_alone(store: AssetStore) -> None:
+    with pytest.raises(InvalidKeyError):
+        await store.signed_url("../k", valid_for=timedelta(minutes=1), content_type="image/png")

@@ -7,9 +7,11 @@ from pathlib import Path
 from aiohttp import ClientSession
 from cryptography.fernet import Fernet
 
+from service.db.types import Pool
 from service.settings import Settings
 from tests.api import running_api
 from tests.e2e.processes import Service, command, dev, holding_ffmpeg, kill, origin
+from validators.derive.recipes import Recipe
 
 PAIR = {"image": "portrait.jpg", "audio": "voice.flac"}
 
@@ -98,6 +100,67 @@ async def test_a_second_worker_finishes_what_a_killed_one_began(dsn: str, tmp_pa
                 assert (await service.get(f"/v1/avatars/{avatar}/verdict"))["state"] == "inspecting"
                 await kill(first)
                 killed = time.monotonic()
-                await assert_fitting_once(service, avatar)
+                await service.verdict_when(avatar, "deriving", "fitting")
                 assert time.monotonic() - killed < 15
+                await assert_fitting_once(service, avatar)
             assert await api.base.pool.fetchval("SELECT max(losses) FROM asset") == 1
+
+
+async def deriving(service: Service, avatar: str) -> None:
+    """Wait until something is being derived."""
+    async with asyncio.timeout(60):
+        while True:
+            verdict = await service.get(f"/v1/avatars/{avatar}/verdict")
+            if (verdict["progress"] or {}).get("stage") in set(Recipe):
+                assert verdict["state"] == "deriving"
+                return
+            await asyncio.sleep(0.02)
+
+
+async def assert_whole(pool: Pool, data: Path) -> None:
+    """One of everything that is derived, and no object that nothing points to."""
+    recipes = await pool.fetch("SELECT recipe FROM asset WHERE origin = 'derive' ORDER BY 1")
+    assert [row["recipe"] for row in recipes] == ["portrait", "voice_reference"]
+    blobs = await pool.fetch("SELECT state, key FROM blob")
+    assert {blob["state"] for blob in blobs} == {"stored"}
+    objects = {path.name for path in (data / "assets").iterdir() if path.is_file()}
+    assert objects == {blob["key"] for blob in blobs}
+
+
+async def test_killed_in_the_middle_of_a_derivation(dsn: str, tmp_path: Path) -> None:
+    ffmpeg, hold = holding_ffmpeg(tmp_path)
+    async with origin() as source:
+        source.held["voice.flac"] = asyncio.Event()
+        environ = {
+            "GREENROOM_DATABASE_URL": dsn,
+            "GREENROOM_SECRET_KEYS": Fernet.generate_key().decode(),
+            "GREENROOM_DATA_DIR": str(tmp_path / "data"),
+            "GREENROOM_FETCH_ALLOW": f"127.0.0.1/32:{source.port}",
+        }
+        environ["TMPDIR"] = str(tmp_path / "tmp")
+        (tmp_path / "tmp").mkdir()
+        held = environ | {"FFMPEG": str(ffmpeg)}
+        async with (
+            running_api(Settings.from_environ(environ)) as api,
+            ClientSession(
+                api.client.make_url("/"), headers={"Authorization": f"Bearer {api.key}"}
+            ) as client,
+            command("worker", "--kinds", "fetch,derive", environ=held) as first,
+            command("worker", "--kinds", "inspect", environ=environ) as _inspector,
+        ):
+            service = Service(process=first, client=client)
+            avatar = await service.create(source.url, **PAIR)
+            async with asyncio.timeout(60):
+                await source.half_way.wait()  # so the worker has started
+            hold.touch()
+            source.held["voice.flac"].set()
+            await deriving(service, avatar)
+            await asyncio.sleep(0.5)
+            await kill(first)
+            assert len(list((tmp_path / "tmp").glob("greenroom-*"))) == 1
+            hold.unlink()
+            async with command("worker", "--kinds", "derive", environ=environ) as _second:
+                await assert_fitting_once(service, avatar)
+            assert await api.base.pool.fetchval("SELECT losses FROM avatar") == 1
+            await assert_whole(api.base.pool, tmp_path / "data")
+            assert list((tmp_path / "tmp").glob("greenroom-*")) == []

@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256 as sha256_of
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,9 @@ from storage.store import (
     AssetStat,
     ChecksumMismatchError,
     KeyTakenError,
+    Links,
     StoredAsset,
+    StoreUnavailableError,
     capped,
     checked_range,
     valid_key,
@@ -27,8 +29,9 @@ CHUNK_BYTES = 1 << 16
 class MemoryStore:
     """An AssetStore; `assets` is open to tests that want to change bytes behind its back."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: Links | None = None) -> None:
         self.assets: dict[str, bytes] = {}
+        self.links = links
         self._stored_at: dict[str, datetime] = {}
 
     async def __aenter__(self) -> Self:
@@ -79,6 +82,12 @@ class MemoryStore:
             yield path
         finally:
             await asyncio.to_thread(path.unlink)
+
+    async def signed_url(self, key: str, *, valid_for: timedelta, content_type: str) -> str:
+        valid_key(key)
+        if self.links is None:
+            raise StoreUnavailableError("nobody serves its assets")
+        return self.links(key, valid_for=valid_for, content_type=content_type)
 
     async def stat(self, key: str) -> AssetStat:
         data = self._get(key)

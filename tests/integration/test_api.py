@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,16 +13,30 @@ import pytest
 from aiohttp import ClientPayloadError, ClientResponse, ServerDisconnectedError
 from structlog.testing import capture_logs
 
-from service.db import idempotency
+from service.api.context import SIGNED_FOR
+from service.db import assets, claims, idempotency
+from service.db.claims import Progress
 from service.db.keys import Scope
+from service.domain import Cause, Settlement, Status
 from service.errors import FailureCode, SourceError
 from service.ids import avatar_spelling, parse_id
-from service.ingest.settle import settle_failed
-from storage.store import StoreUnavailableError
+from service.ingest.settle import settle_failed, settle_underived
+from service.times import now_utc
+from storage.store import AssetStat, StoreUnavailableError
 from tests.api import PUBLIC_URL, Api, running_api, settings_for
 from tests.fakes.store import MemoryStore
 from tests.integration.test_settling import judge
-from tests.rows import NOW, PAIR, add_avatar, assets_of, store_all
+from tests.rows import (
+    NOW,
+    PAIR,
+    add_avatar,
+    assets_of,
+    derive_all,
+    start_deriving,
+    store_all,
+)
+from validators.derive.recipes import Recipe
+from validators.verdict import Decision, Outcome, PairCode, PairFinding, PairVerdict
 
 VIDEO = {"name": "Founder", "sources": {"video_url": "https://media.example/v.mp4?sig=s3cret"}}
 PAIR_OF_URLS = {
@@ -382,6 +398,7 @@ async def fitting_avatar(api: Api) -> str:
     avatar = await add_avatar(api.base.pool, PAIR)
     for run in (await store_all(api.base.pool, avatar)).values():
         await judge(api.base.pool, run)
+    await derive_all(api.base.pool, avatar)
     return str(avatar.id)
 
 
@@ -429,6 +446,85 @@ async def test_ready_for_fitting_carries_what_the_fitter_needs(api: Api) -> None
     source = data["sources"]["audio"]
     assert source["content"] == f"/v1/assets/{source['asset']}/content"
     assert len(source["sha256"]) == 64
+    for recipe, kind in (("portrait", "image"), ("voice_reference", "audio")):
+        derived = data[recipe]
+        assert derived["content"] == f"/v1/assets/{derived['asset']}/content"
+        assert derived["media"]["kind"] == kind
+        document = await (await api.get(f"/v1/assets/{derived['asset']}")).json()
+        assert (document["recipe"], document["recipe_version"]) == (recipe, 1)
+        assert document["derived_from"] == data["sources"][kind]["asset"]
+        assert document["sha256"] == derived["sha256"] == document["media"]["sha256"]
+    assert "preview" not in data  # there is no video
+
+
+async def test_a_profile_has_a_signed_preview_once_there_is_one(api: Api) -> None:
+    avatar = await add_avatar(api.base.pool)
+    for run in (await store_all(api.base.pool, avatar)).values():
+        await judge(api.base.pool, run)
+    profile = await (await api.get(f"/avatar-profiles/{avatar.id}")).json()
+    assert profile["video_preview_url"] is None
+    await derive_all(api.base.pool, avatar)
+    async with api.base.pool.acquire() as conn:
+        preview = (await assets.derived_of(conn, avatar.id))[Recipe.PREVIEW]
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"abc"
+
+    await api.base.store.put(preview.key or "", body())
+    profile = await (await api.get(f"/avatar-profiles/{avatar.id}")).json()
+    (listed,) = (await (await api.get("/avatar-profiles")).json())["avatar_profiles"]
+    for url in (profile["video_preview_url"], listed["video_preview_url"]):
+        bytes_ = await api.client.get(url.removeprefix(PUBLIC_URL))  # without a key
+        assert await bytes_.read() == b"abc"
+        assert bytes_.headers["Content-Type"] == "video/mp4"
+        assert bytes_.headers["Content-Disposition"] == "attachment"
+        assert bytes_.headers["X-Content-Type-Options"] == "nosniff"
+        assert bytes_.headers["Content-Security-Policy"] == "sandbox"
+
+
+async def test_a_verdict_shows_how_far_a_derivation_is_and_how_the_sources_compare(
+    api: Api,
+) -> None:
+    avatar = await add_avatar(api.base.pool)
+    for run in (await store_all(api.base.pool, avatar)).values():
+        await judge(api.base.pool, run)
+    deriving = await start_deriving(api.base.pool, avatar)
+    progress = Progress(stage="portrait", done=0, total=3, unit="assets")
+    async with api.base.pool.acquire() as conn:
+        await claims.keep_progress(conn, deriving, progress)
+    shown = await (await api.get(f"/v1/avatars/{avatar.id}/verdict")).json()
+    assert (shown["state"], shown["checks"]) == ("deriving", [])
+    assert shown["progress"] == {"stage": "portrait", "done": 0, "total": 3, "unit": "assets"}
+    finding = PairFinding(
+        code=PairCode.FACE_MISMATCH, outcome=Outcome.FAIL, value=0.9, message="Two people."
+    )
+    pairs = PairVerdict(verdict=Decision.REJECTED, policy="standard-1", checks=(finding,))
+    to = Settlement(status=Status.FAILED, cause=Cause.REJECTED, codes=("face_mismatch",))
+    async with api.base.pool.acquire() as conn:
+        await settle_underived(conn, deriving, to, pairs, now=NOW)
+    shown = await (await api.get(f"/v1/avatars/{avatar.id}/verdict")).json()
+    assert (shown["state"], shown["cause"], shown["progress"]) == ("failed", "rejected", None)
+    (check,) = shown["checks"]
+    assert (check["code"], check["outcome"], check["value"]) == ("face_mismatch", "fail", 0.9)
+
+
+@pytest.mark.parametrize(("age_s", "status"), [(870, 200), (901, 403)])
+async def test_a_signed_url_is_good_for_fifteen_minutes(api: Api, age_s: int, status: int) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"abc"
+
+    await api.base.store.put("k", body())
+    then = now_utc() - timedelta(seconds=age_s)
+    url = replace(api.base.links, clock=lambda: then)(
+        "k", valid_for=SIGNED_FOR, content_type="audio/wav"
+    )
+    assert (await api.client.get(url)).status == status
+
+
+async def test_a_signed_url_of_erased_bytes_is_404(api: Api) -> None:
+    url = await api.base.store.signed_url("gone", valid_for=SIGNED_FOR, content_type="audio/wav")
+    response = await api.client.get(url)
+    assert (response.status, (await refusal(response))["code"]) == (404, "asset_not_found")
 
 
 async def test_an_assets_bytes_come_by_a_signed_url_and_cannot_run_anywhere(api: Api) -> None:
@@ -464,11 +560,15 @@ class Faulty(MemoryStore):
         yield b"a"
         raise StoreUnavailableError("the disk is gone")
 
+    async def stat(self, key: str) -> AssetStat:
+        return AssetStat(key=key, size_bytes=3, modified_at=NOW)
+
 
 async def test_a_download_that_fails_half_way_is_cut_and_never_looks_whole(
     dsn: str, tmp_path: Path
 ) -> None:
-    async with running_api(settings_for(dsn, tmp_path), store=Faulty()) as api:
+    async with running_api(settings_for(dsn, tmp_path), store=(store := Faulty())) as api:
+        store.links = api.base.links
         avatar = await add_avatar(api.base.pool)
         await store_all(api.base.pool, avatar)
         asset = (await assets_of(api.base.pool, avatar))["video"]
@@ -480,13 +580,12 @@ async def test_a_download_that_fails_half_way_is_cut_and_never_looks_whole(
 
 
 async def test_every_answer_has_a_request_id_streamed_ones_included(api: Api) -> None:
-    token = api.base.sealer.seal_values({"key": "k", "size": "3"})
-
     async def body() -> AsyncIterator[bytes]:
         yield b"abc"
 
     await api.base.store.put("k", body())
-    response = await api.client.get(f"/v1/bytes/{token}")
+    url = await api.base.store.signed_url("k", valid_for=SIGNED_FOR, content_type="audio/wav")
+    response = await api.client.get(url)
     assert response.headers["X-Request-Id"].startswith("req_")
 
 

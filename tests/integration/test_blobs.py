@@ -8,9 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from service.db import assets
+from service.db import assets, blobs
+from service.db.claims import ClaimLostError
 from service.db.types import Conn, Pool
-from service.domain import Run, Work
+from service.domain import AssetRun, Work
 from service.ids import new_id
 from service.ingest import pipeline
 from service.times import now_utc
@@ -33,7 +34,7 @@ class SeveredStore(LocalStore):
         raise StoreUnavailableError(key)
 
 
-async def blobs(here: Site) -> list[tuple[str, str]]:
+async def blobs_of(here: Site) -> list[tuple[str, str]]:
     rows = await here.pool.fetch("SELECT organisation_id, state FROM blob ORDER BY 1, 2")
     return [(row["organisation_id"], row["state"]) for row in rows]
 
@@ -55,7 +56,7 @@ async def test_equal_bytes_of_one_organisation_are_kept_once(here: Site) -> None
     one, other = await here.asset(first), await here.asset(second)
     assert one["id"] != other["id"]
     assert one["blob_id"] == other["blob_id"]
-    assert await blobs(here) == [("acme", "stored")]
+    assert await blobs_of(here) == [("acme", "stored")]
     assert await object_of(here) == BODY
 
 
@@ -65,7 +66,7 @@ async def test_equal_bytes_of_two_organisations_are_kept_apart(here: Site) -> No
         await here.create("/a")
         await here.create("/a", organisation="rival")
         await here.until_asset("stored")
-    assert await blobs(here) == [("acme", "stored"), ("rival", "stored")]
+    assert await blobs_of(here) == [("acme", "stored"), ("rival", "stored")]
     assert len(await here.keys()) == 2
 
 
@@ -77,7 +78,7 @@ async def test_two_fetches_of_equal_bytes_that_end_together_keep_one(here: Site)
     async with running(here.worker(Work.FETCH)):
         async with asyncio.timeout(10):
             await asyncio.gather(first.half_way.wait(), second.half_way.wait())
-        assert await blobs(here) == [("acme", "writing")] * 2
+        assert await blobs_of(here) == [("acme", "writing")] * 2
         first.released.set()
         second.released.set()
         await here.until_asset("stored")
@@ -100,9 +101,9 @@ async def test_finishing_equal_bytes_waits_for_a_twin_that_has_not_committed(her
     ids = [new_id(), new_id()]
     async with here.pool.acquire() as one, here.pool.acquire() as other:
         for conn, run, blob_id, stored in zip((one, other), runs, ids, made, strict=True):
-            await assets.begin_blob(conn, run, blob_id=blob_id, key=stored.key)
+            await blobs.begin(conn, run, blob_id=blob_id, key=stored.key)
         async with one.transaction():
-            assert await assets.finish_blob(one, runs[0], ids[0], made[0]) == ids[0]
+            assert await blobs.finish(one, runs[0], ids[0], made[0]) == ids[0]
             late = asyncio.create_task(finish(other, runs[1], ids[1], made[1]))
             await asyncio.sleep(0.3)
             assert not late.done()
@@ -113,9 +114,9 @@ async def answered() -> AsyncIterator[bytes]:
     yield BODY
 
 
-async def finish(conn: Conn, run: Run, blob_id: UUID, stored: StoredAsset) -> UUID:
+async def finish(conn: Conn, run: AssetRun, blob_id: UUID, stored: StoredAsset) -> UUID:
     async with conn.transaction():
-        return await assets.finish_blob(conn, run, blob_id, stored)
+        return await blobs.finish(conn, run, blob_id, stored)
 
 
 async def test_what_a_killed_run_left_behind_is_deleted_by_the_next(here: Site) -> None:
@@ -128,7 +129,7 @@ async def test_what_a_killed_run_left_behind_is_deleted_by_the_next(here: Site) 
         dead = await assets.start_run(conn, asset_id, Work.FETCH, now=now_utc())
         assert dead is not None
         blob_id = new_id()
-        await assets.begin_blob(conn, dead, blob_id=blob_id, key=blob_id.hex)
+        await blobs.begin(conn, dead, blob_id=blob_id, key=blob_id.hex)
     await here.store.put(blob_id.hex, answered())
     async with running(here.worker(Work.FETCH)):
         await here.until_asset("stored")
@@ -152,9 +153,9 @@ async def test_a_run_that_was_overtaken_leaves_no_object_behind(here: Site) -> N
         await hold.half_way.wait()
     here.origin.serves("/a", answer(BODY))
     await here.worker(Work.FETCH).handle(Work.FETCH, asset_id)
-    assert await blobs(here) == [("acme", "stored")]
+    assert await blobs_of(here) == [("acme", "stored")]
     hold.released.set()
-    with pytest.raises(assets.ClaimLostError):
+    with pytest.raises(ClaimLostError):
         await fetching
     assert await here.keys() == [await here.pool.fetchval("SELECT key FROM blob")]
 
@@ -169,7 +170,7 @@ async def test_a_needless_object_that_cannot_be_deleted_now_can_still_be_found(
         await here.until_asset("stored")
         await here.create("/a")
         await here.until_asset("stored")
-    assert await blobs(here) == [("acme", "discarded"), ("acme", "stored")]
+    assert await blobs_of(here) == [("acme", "discarded"), ("acme", "stored")]
     rows = await here.pool.fetch("SELECT key FROM blob")
     assert sorted(row["key"] for row in rows) == await here.keys()
     held = await here.pool.fetchval("SELECT count(*) FROM pgqueuer WHERE status = 'failed'")
@@ -182,5 +183,5 @@ async def test_a_stored_blob_is_never_forgotten(here: Site) -> None:
         await here.create("/a")
         await here.until_asset("stored")
     async with here.pool.acquire() as conn:
-        await assets.forget_blob(conn, await conn.fetchval("SELECT id FROM blob"))
+        await blobs.forget(conn, await conn.fetchval("SELECT id FROM blob"))
     assert await here.pool.fetchval("SELECT sha256 FROM blob") == sha256(BODY).hexdigest()

@@ -4,44 +4,44 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service.db import assets
-from service.db.assets import ClaimLostError, Progress
+from service.db import assets, claims
+from service.db.claims import ClaimLostError, Progress
 from service.db.types import Conn, Pool
-from service.domain import Run, Work
+from service.domain import AssetRun, Work
 from service.errors import FailureCode, SourceError
 from service.ids import new_id
 from service.ingest.settle import settle_failed, settle_judged
 from tests.rows import NOW, add_avatar, assets_of, start, store_all, verdict_of
 
-Write = Callable[[Conn, Run], Awaitable[None]]
+Write = Callable[[Conn, AssetRun], Awaitable[None]]
 
 UNREACHABLE = SourceError(FailureCode.SOURCE_UNREACHABLE)
 
 
-async def judged(conn: Conn, run: Run) -> None:
+async def judged(conn: Conn, run: AssetRun) -> None:
     await settle_judged(conn, run, *verdict_of(run), now=NOW)
 
 
-async def failed(conn: Conn, run: Run) -> None:
+async def failed(conn: Conn, run: AssetRun) -> None:
     await settle_failed(conn, run, UNREACHABLE, now=NOW)
 
 
-async def reported(conn: Conn, run: Run) -> None:
-    await assets.keep_progress(conn, run, Progress(stage="x", done=1, total=2, unit="s"))
+async def reported(conn: Conn, run: AssetRun) -> None:
+    await claims.keep_progress(conn, run, Progress(stage="x", done=1, total=2, unit="s"))
 
 
-async def blob(conn: Conn, run: Run) -> None:
+async def blob(conn: Conn, run: AssetRun) -> None:
     await assets.keep_stored(conn, run, new_id())
 
 
 @pytest.mark.parametrize(
     "write",
-    [judged, failed, reported, blob, assets.hand_back, assets.count_attempt, assets.count_failure],
+    [judged, failed, reported, blob, claims.hand_back, claims.count_attempt, claims.count_failure],
 )
 async def test_a_late_worker_that_lost_its_claim_writes_nothing(pool: Pool, write: Write) -> None:
     avatar = await add_avatar(pool)
     late = (await store_all(pool, avatar))["video"]
-    successor = await start(pool, late.asset_id, Work.INSPECT)
+    successor = await start(pool, late.id, Work.INSPECT)
     before = await pool.fetch("SELECT to_jsonb(asset) FROM asset")
     events = await pool.fetchval("SELECT count(*) FROM event")
     async with pool.acquire() as conn:
@@ -64,9 +64,9 @@ async def test_an_open_claim_that_is_taken_over_counts_as_a_loss(pool: Pool) -> 
 @pytest.mark.parametrize(
     ("end", "counts"),
     [
-        (assets.hand_back, {"attempts": 0, "failures": 0, "losses": 0}),
-        (assets.count_attempt, {"attempts": 1, "failures": 0, "losses": 0}),
-        (assets.count_failure, {"attempts": 0, "failures": 1, "losses": 0}),
+        (claims.hand_back, {"attempts": 0, "failures": 0, "losses": 0}),
+        (claims.count_attempt, {"attempts": 1, "failures": 0, "losses": 0}),
+        (claims.count_failure, {"attempts": 0, "failures": 1, "losses": 0}),
     ],
 )
 async def test_ends_of_a_run_are_counted_apart(
@@ -86,6 +86,6 @@ async def test_work_that_is_done_is_not_claimed_again(pool: Pool) -> None:
     avatar = await add_avatar(pool)
     run = (await store_all(pool, avatar))["video"]
     async with pool.acquire() as conn:
-        assert await assets.start_run(conn, run.asset_id, Work.FETCH, now=NOW) is None
+        assert await assets.start_run(conn, run.id, Work.FETCH, now=NOW) is None
         await judged(conn, run)
-        assert await assets.start_run(conn, run.asset_id, Work.INSPECT, now=NOW) is None
+        assert await assets.start_run(conn, run.id, Work.INSPECT, now=NOW) is None

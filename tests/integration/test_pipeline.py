@@ -26,7 +26,7 @@ from service.fetch.limits import FetchLimits
 from service.fetch.source_url import parse_source_url
 from service.ingest.accept import Request, accept
 from service.ingest.jobs import Worker, WorkerLimits
-from service.ingest.pipeline import Ports
+from service.ingest.ports import Ports
 from service.sealing import Sealer
 from service.times import now_utc
 from storage.local import LocalStore
@@ -35,6 +35,7 @@ from tests.facts import AUDIO
 from tests.fakes.analyzer import FakeAnalyzer
 from tests.fakes.origin import Behaviour, Origin, answer, endless, head, raw
 from tests.fakes.origin import Request as HttpRequest
+from tests.fakes.recipes import FakeRecipes
 from tests.rows import ORGANISATION, SEALER, add_organisation
 from validators.analysis.wire import Analysis
 from validators.facts import Kind, SpeechFacts
@@ -42,7 +43,7 @@ from validators.inspect import Tools
 from validators.media.sandbox import Limits, Sandbox
 
 LIMITS = WorkerLimits(
-    concurrency={Work.FETCH: 10, Work.INSPECT: 2},
+    concurrency={Work.FETCH: 10, Work.INSPECT: 2, Work.DERIVE: 2},
     heartbeat_timeout=timedelta(seconds=6),
     sweep_interval_s=60,  # the sweeper of these tests runs when it is told to
     drain_timeout_s=10,
@@ -61,6 +62,7 @@ class Site:
     origin: Origin
     ports: Ports
     analyzer: FakeAnalyzer = field(default_factory=FakeAnalyzer)
+    recipes: FakeRecipes = field(default_factory=FakeRecipes)
 
     def worker(
         self, *kinds: Work, limits: WorkerLimits = LIMITS, store: AssetStore | None = None
@@ -127,7 +129,7 @@ class Site:
 
 @asynccontextmanager
 async def site(pool: Pool, folder: Path) -> AsyncIterator[Site]:
-    analyzer = FakeAnalyzer(answer=NOTHING_HEARD)
+    analyzer, recipes = FakeAnalyzer(answer=NOTHING_HEARD), FakeRecipes()
     async with (
         LocalStore(folder / "assets") as store,
         Origin() as origin,
@@ -145,10 +147,19 @@ async def site(pool: Pool, folder: Path) -> AsyncIterator[Site]:
                 sandbox=Sandbox(limits=Limits(wall_s=20, address_space_bytes=2 << 30)),
                 analyzer=analyzer,
             ),
+            compare=recipes.compare,
+            derive=recipes.derive,
             max_bytes=dict.fromkeys(Kind, CAP_BYTES),
             clock=now_utc,
         )
-        yield Site(pool=pool, store=store, origin=origin, ports=ports, analyzer=analyzer)
+        yield Site(
+            pool=pool,
+            store=store,
+            origin=origin,
+            ports=ports,
+            analyzer=analyzer,
+            recipes=recipes,
+        )
 
 
 @asynccontextmanager
@@ -303,13 +314,13 @@ async def test_stored_bytes_are_inspected_at_once_and_not_when_the_sweeper_looks
     here.origin.serves("/a", answer(ten_seconds()))
     here.analyzer.answer = Analysis(speech=AUDIO.speech, speakers=AUDIO.speakers)
     avatar = await here.create("/a")
-    async with running(here.worker()):  # whose sweeper sleeps for a minute
+    async with running(here.worker(Work.FETCH, Work.INSPECT)):  # its sweeper sleeps for a minute
         await here.until_asset("ready")
-    assert await here.status(avatar) == ("fitting", None)
+        await here.until("SELECT bool_and(entrypoint = 'derive') FROM pgqueuer")
+    assert await here.status(avatar) == ("deriving", None)
     types = [row["type"] for row in await here.pool.fetch("SELECT type FROM event ORDER BY 1")]
-    assert types == ["asset.ready", "asset.stored", "avatar.created", "avatar.ready_for_fitting"]
+    assert types == ["asset.ready", "asset.stored", "avatar.created"]
     assert len(here.analyzer.received) == 1
-    await here.until("SELECT count(*) = 0 FROM pgqueuer")
 
 
 async def test_bytes_that_are_no_medium_are_refused_and_not_failed(here: Site) -> None:

@@ -9,15 +9,15 @@ import pytest
 
 from service.db import avatars
 from service.db.types import Conn, Pool
-from service.domain import Run, Status
+from service.domain import AssetRun, Status
 from service.errors import FailureCode, InternalError, SourceError
 from service.events.outbox import UnitOfWork, unit_of_work
 from service.ingest import settle
 from service.ingest.settle import settle_failed, settle_fitted, settle_judged
-from tests.rows import NOW, PAIR, add_avatar, store_all, verdict_of
+from tests.rows import NOW, PAIR, add_avatar, derive_all, store_all, verdict_of
 
 
-async def judge(pool: Pool, run: Run, *, accepted: bool = True) -> None:
+async def judge(pool: Pool, run: AssetRun, *, accepted: bool = True) -> None:
     async with pool.acquire() as conn:
         await settle_judged(conn, run, *verdict_of(run, accepted=accepted), now=NOW)
 
@@ -49,7 +49,10 @@ async def test_two_sources_that_finish_together_settle_their_avatar(
 
     monkeypatch.setattr(settle, "unit_of_work", held)
     await asyncio.gather(*(judge(pool, run) for run in runs.values()))
-    assert await pool.fetchval("SELECT status FROM avatar") == "fitting"
+    assert await pool.fetchval("SELECT status FROM avatar") == "deriving"
+    jobs = await pool.fetch("SELECT payload FROM pgqueuer WHERE entrypoint = 'derive'")
+    assert [job["payload"] for job in jobs] == [str(avatar.id).encode()]
+    await derive_all(pool, avatar)
     assert (await types_of(pool)).count("avatar.ready_for_fitting") == 1
 
 
@@ -104,6 +107,7 @@ async def test_an_avatar_goes_from_accepted_to_ready_with_gapless_sequences(pool
     runs = await store_all(pool, avatar)
     for run in runs.values():
         await judge(pool, run)
+    await derive_all(pool, avatar)
     async with pool.acquire() as conn, unit_of_work(conn, now=NOW) as work:
         locked = await avatars.lock(conn, avatar.id, organisation_id=None)
         assert locked is not None
@@ -125,6 +129,9 @@ async def test_an_avatar_goes_from_accepted_to_ready_with_gapless_sequences(pool
         "cause = 'source'",  # without having failed
         "status = 'fitting'",  # without saying since when
         "status = 'wrong'",
+        "claimed_at = now()",  # without deriving
+        "stage = 'portrait'",
+        "pairs = '{}'",  # before any run
     ],
 )
 async def test_the_schema_refuses_what_the_state_machine_cannot_reach(

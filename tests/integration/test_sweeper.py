@@ -15,7 +15,7 @@ from service.ingest.jobs import Worker
 from tests.fakes.origin import answer
 from tests.integration.test_pipeline import BODY, LIMITS, Site, running, site
 from tests.integration.test_settling import judge, types_of
-from tests.rows import NOW, PAIR, add_avatar, store_all
+from tests.rows import NOW, PAIR, add_avatar, derive_all, store_all
 
 
 @pytest.fixture
@@ -80,8 +80,10 @@ async def test_a_stored_asset_that_lost_its_job_is_inspected(here: Site) -> None
 
 
 async def test_what_is_final_or_deleted_gets_no_job(here: Site) -> None:
-    for run in (await store_all(here.pool, await add_avatar(here.pool))).values():
+    avatar = await add_avatar(here.pool)
+    for run in (await store_all(here.pool, avatar)).values():
         await judge(here.pool, run)
+    await derive_all(here.pool, avatar)
     await add_avatar(here.pool)
     await here.pool.execute(
         "UPDATE asset SET deleted_at = now(), source_url = NULL WHERE state = 'pending'"
@@ -127,8 +129,10 @@ def at(here: Site, since: timedelta) -> Worker:
 
 
 async def fitting(here: Site) -> None:
-    for run in (await store_all(here.pool, await add_avatar(here.pool, PAIR))).values():
+    avatar = await add_avatar(here.pool, PAIR)
+    for run in (await store_all(here.pool, avatar)).values():
         await judge(here.pool, run)
+    await derive_all(here.pool, avatar)
 
 
 async def test_an_avatar_whose_fitter_is_silent_fails_once(here: Site) -> None:

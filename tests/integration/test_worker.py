@@ -26,8 +26,9 @@ from service.ingest.jobs import Worker
 from service.times import now_utc
 from tests.fakes.origin import answer
 from tests.integration.test_pipeline import BODY, LIMITS, Hold, Site, running, site, ten_seconds
-from validators.analysis.wire import Analysis, AnalysisRequest
+from validators.analysis.wire import Analysis, AnalysisRequest, ComparisonRequest
 from validators.errors import AnalysisCrashedError
+from validators.facts import PairFacts
 
 
 @pytest.fixture
@@ -281,6 +282,10 @@ class HangingAnalyzer:
         finally:
             for fd in fds:
                 os.close(fd)
+        raise AssertionError
+
+    async def compare(self, request: ComparisonRequest, fds: Sequence[int]) -> PairFacts:
+        del request, fds
         raise AssertionError
 
 
