@@ -16,9 +16,11 @@ from service.commands import dev as dev_command
 from service.commands import keys as keys_command
 from service.commands import models as models_command
 from service.commands.environment import fail, quiet, run, settings_from_environ, stop_on_sigterm
+from service.commands.pair import pair_of
 from service.commands.serving import drain_on_signals, kinds_of, serve
 from service.db.migrate import migrate as apply_migrations
 from service.db.migrate import migrations
+from service.wiring import speaker_choice
 from validators.analysis.weights import WeightsError
 from validators.facts import Kind
 from validators.policy import PolicyName
@@ -114,7 +116,7 @@ def api(host: Host = None, port: Port = None) -> None:
 
 @app.command()
 def worker(
-    kinds: Annotated[str, typer.Option(help="What this process does.")] = "fetch,inspect",
+    kinds: Annotated[str, typer.Option(help="What this process does.")] = "fetch,inspect,derive",
 ) -> None:
     """Do the work that the API accepts; any number of these, anywhere."""
     settings = settings_from_environ()
@@ -154,13 +156,31 @@ def migrate() -> None:
 @app.command()
 def check(
     paths: Annotated[list[Path], typer.Argument(help="Files to judge.")],
+    *,
     kind: Annotated[Kind | None, typer.Option(help="Judge them as this kind.")] = None,
     policy: Annotated[PolicyName, typer.Option()] = PolicyName.STANDARD,
     as_json: Annotated[bool, typer.Option("--json", help="One verdict a line.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page that shows why.")
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="IMAGE AUDIO",
+            help="Judge both as well, and compare them with every PATH, a video; - for none.",
+        ),
+    ] = None,
 ) -> None:
     """Judge local files. Exit status: 0 accepted, 1 rejected, 2 usage, 3 some not judged."""
     settings = settings_from_environ()
-    wanted = check_command.Wanted(paths=tuple(paths), kind=kind, policy=policy, as_json=as_json)
+    beside = pair_of(*pair) if pair is not None else None
+    if pair is not None and (beside is None or kind not in (None, Kind.VIDEO)):
+        fail("--pair: name an image, a recording or both, to compare with videos")
+    if html is not None and (mistake := check_command.no_page(html)):
+        fail(f"--html: {mistake}")
+    wanted = check_command.Wanted(
+        paths=tuple(paths), kind=kind, policy=policy, as_json=as_json, html=html, pair=beside
+    )
     run(check_command.check(settings, wanted))
 
 
@@ -177,7 +197,8 @@ def models(
         Console().print(models_command.table(settings.models_dir))
     else:
         try:
-            models_command.fetch_missing(settings.models_dir, Console())
+            wanted = speaker_choice(settings).wants_weights
+            models_command.fetch_missing(settings.models_dir, Console(), wanted)
         except WeightsError as exc:
             fail(str(exc), status=1)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -13,17 +14,22 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from service.commands.pair import Compared, Medium, Pair, compare_files
+from service.console.gather import gather
+from service.console.report import PairReport, Report, render
 from service.settings import Settings
 from service.wiring import inspect_concurrency, open_tools
 from validators.encoding import verdict_document
 from validators.errors import InspectionError
-from validators.facts import Kind, Range
-from validators.inspect import Tools, inspect
+from validators.facts import Facts, Kind, Range
+from validators.inspect import Inspection, Tools, inspect
 from validators.media.signature import ALLOWED, read_signature
 from validators.policy import POLICIES, Policy, PolicyName
-from validators.verdict import Finding, Outcome, Verdict
+from validators.verdict import AnyFinding, Outcome, Verdict
 
 ACCEPTED, REJECTED, UNJUDGED = 0, 1, 3
+
+PAGES = (".html", ".htm")
 
 _GUESSES = (Kind.VIDEO, Kind.IMAGE, Kind.AUDIO)  # a container of both is mostly used for video
 
@@ -38,6 +44,15 @@ class Wanted:
     kind: Kind | None
     policy: PolicyName
     as_json: bool
+    html: Path | None = None  # where a page that shows why is written
+    pair: Pair | None = None  # what each of the paths, all videos then, is compared with
+
+    @property
+    def files(self) -> tuple[tuple[Path, Kind | None], ...]:
+        """What is judged, in the order in which it is reported."""
+        if self.pair is None:
+            return tuple((path, self.kind) for path in self.paths)
+        return (*((path, Kind.VIDEO) for path in self.paths), *self.pair.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +62,11 @@ class Judged:
     path: Path
     verdict: Verdict | None
     error: tuple[str, str] | None = None  # code and sentence
+    facts: Facts | None = None
+
+    @property
+    def medium(self) -> Medium:
+        return Medium(path=self.path, facts=self.facts, verdict=self.verdict)
 
     def document(self) -> dict[str, Any]:
         if self.verdict is not None:
@@ -57,14 +77,76 @@ class Judged:
 
 async def check(settings: Settings, wanted: Wanted) -> int:
     """Judge every file, in the order given; the exit status says the worst that happened."""
-    statuses = [ACCEPTED]
+    statuses, reports, media = [ACCEPTED], list[Report](), list[Judged]()
     async with open_tools(settings) as tools:
         with _progress(wanted) as progress:
-            bar = progress.add_task("judging", total=len(wanted.paths))
+            bar = progress.add_task("judging", total=len(wanted.files))
             async for judged in _in_order(wanted, tools, inspect_concurrency(settings)):
                 _say(judged, wanted, progress, bar)
                 statuses.append(_status(judged))
+                media.append(judged)
+                if wanted.html is not None:
+                    reports.append(await _report(judged, wanted, tools))
+        compared = [each async for each in _compare(media, wanted, tools)]
+    statuses += [_pair_status(each) for each in compared]
+    if wanted.html is not None:
+        await asyncio.to_thread(_write_page, wanted.html, reports, compared)
     return max(statuses)
+
+
+async def _compare(
+    media: Sequence[Judged], wanted: Wanted, tools: Tools
+) -> AsyncIterator[Compared]:
+    """Compare every video with what stands beside it, and say how that ended."""
+    videos, beside = media[: len(wanted.paths)], media[len(wanted.paths) :]
+    kinds = [kind for _path, kind in wanted.pair.files] if wanted.pair else []
+    for video in videos if wanted.pair else ():
+        together = zip([Kind.VIDEO, *kinds], [video, *beside], strict=True)
+        compared = await compare_files(
+            {kind: judged.medium for kind, judged in together}, POLICIES[wanted.policy], tools
+        )
+        _say_pair(compared, wanted)
+        yield compared
+
+
+def _pair_status(compared: Compared) -> int:
+    """What could not be compared because it was rejected has its own status already."""
+    if compared.verdict is None:
+        return UNJUDGED if compared.ours else ACCEPTED
+    return ACCEPTED if compared.verdict.accepted else REJECTED
+
+
+async def _report(judged: Judged, wanted: Wanted, tools: Tools) -> Report:
+    name = str(judged.path)
+    if judged.verdict is None or judged.facts is None:
+        return Report(name=name, error=judged.error)
+    here = await asyncio.to_thread(judged.path.absolute)
+    inspection = Inspection(facts=judged.facts, verdict=judged.verdict)
+    return await gather(here, inspection, POLICIES[wanted.policy], tools, name=name)
+
+
+def _pair_report(compared: Compared) -> PairReport:
+    names = tuple(compared.names.values())
+    return PairReport(names=names, verdict=compared.verdict, error=compared.error)
+
+
+def no_page(path: Path) -> str | None:
+    """Why no page can be written to *path*; a medium that is named by mistake is not lost."""
+    if path.suffix.lower() not in PAGES:
+        return f"{path} does not end with {' or '.join(PAGES)}"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    return None
+
+
+def _write_page(path: Path, reports: Sequence[Report], compared: Sequence[Compared]) -> None:
+    """All of it or nothing: a page that is there already is replaced at once."""
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        half.write_text(render(reports, [_pair_report(each) for each in compared]), "utf-8")
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 async def _in_order(wanted: Wanted, tools: Tools, width: int) -> AsyncIterator[Judged]:
@@ -72,11 +154,11 @@ async def _in_order(wanted: Wanted, tools: Tools, width: int) -> AsyncIterator[J
     turns = asyncio.Semaphore(width)
     policy = POLICIES[wanted.policy]
 
-    async def one(path: Path) -> Judged:
+    async def one(path: Path, kind: Kind | None) -> Judged:
         async with turns:
-            return await judge_file(path, wanted.kind, policy, tools)
+            return await judge_file(path, kind, policy, tools)
 
-    tasks = [asyncio.create_task(one(path)) for path in wanted.paths]
+    tasks = [asyncio.create_task(one(path, kind)) for path, kind in wanted.files]
     try:
         for task in tasks:
             yield await task
@@ -95,7 +177,7 @@ async def judge_file(path: Path, kind: Kind | None, policy: Policy, tools: Tools
         return Judged(path=path, verdict=None, error=("not_readable", exc.strerror or str(exc)))
     except InspectionError as exc:
         return Judged(path=path, verdict=None, error=("internal", str(exc)))
-    return Judged(path=path, verdict=inspection.verdict)
+    return Judged(path=path, verdict=inspection.verdict, facts=inspection.facts)
 
 
 def likely_kind(signature: str | None) -> Kind:
@@ -130,6 +212,26 @@ def _say(judged: Judged, wanted: Wanted, progress: Progress, bar: TaskID) -> Non
     progress.advance(bar)
 
 
+def _say_pair(compared: Compared, wanted: Wanted) -> None:
+    if wanted.as_json:
+        sys.stdout.write(json.dumps(compared.document(), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    else:
+        show_pair(compared, Console())
+
+
+def show_pair(compared: Compared, console: Console) -> None:
+    """A pair for people, as `show` says a file."""
+    names = escape(", ".join(compared.names.values()))
+    if compared.verdict is None:
+        _code, message = compared.error or ("", "")
+        console.print(f"[yellow]not compared[/]  {names}: {escape(message)}")
+        return
+    colour = "green" if compared.verdict.accepted else "red"
+    console.print(f"[bold {colour}]{compared.verdict.verdict}[/]  together: {names}")
+    show_findings(compared.verdict.checks, console)
+
+
 def show(judged: Judged, console: Console) -> None:
     """One file for people: the decision, every check that found something, the rest in a line."""
     if judged.verdict is None:
@@ -141,7 +243,7 @@ def show(judged: Judged, console: Console) -> None:
     show_findings(judged.verdict.checks, console)
 
 
-def show_findings(findings: Sequence[Finding], console: Console) -> None:
+def show_findings(findings: Sequence[AnyFinding], console: Console) -> None:
     """What failed first, then what is doubtful; what passed or was skipped only by name."""
     for outcome in (Outcome.FAIL, Outcome.UNCERTAIN, Outcome.WARN):
         for finding in findings:
@@ -154,7 +256,7 @@ def show_findings(findings: Sequence[Finding], console: Console) -> None:
             console.print(Padding(f"[dim]{line}[/]", (0, 0, 0, 2)), highlight=False)
 
 
-def _show_finding(finding: Finding, console: Console) -> None:
+def _show_finding(finding: AnyFinding, console: Console) -> None:
     colour, unit = _COLOURS[finding.outcome], f" {finding.unit}" if finding.unit else ""
     facts = [f"[{colour}]{finding.outcome}[/] [bold]{finding.code}[/]"]
     if finding.value is not None:
