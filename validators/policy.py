@@ -71,6 +71,9 @@ class Policy:
     face_confidence: float = 0.80  # of the detector, for a face that counts alone
     faint_face_confidence: float = 0.60  # counts when seen in `faint_face_frames` frames
     faint_face_frames: int = 3
+    faint_face_s: float = 0.5  # and for so long in all: looks may follow each other quickly
+    agreed_face: float = 0.50  # what both networks say of a face fainter still, for it to count
+    group_of_faces: int = 3  # so many certain faces confirm each other, small as they may be
     face_confirmation: float = 0.62  # of the second network; kills animals and pumpkins
     denied_confirmation: float = 0.30  # below it the second network says that it is no face
     edge: float = 0.02  # a box closer to the edge of the frame may be of a face that it cuts off

@@ -75,6 +75,45 @@ def test_a_faint_second_face_counts_when_it_is_seen_again(
     assert the(Code.MULTIPLE_FACES, facts).outcome is outcome
 
 
+def test_a_faint_second_face_must_last() -> None:
+    """Looks may follow each other at once, where much changes: three of them prove little."""
+    quick = tuple(
+        FrameFacts(time_s=time_s, faces=faces)
+        for time_s, faces in [
+            (0.0, (FACE,)),
+            (4.0, (FACE, FAINT)),
+            (4.04, (FACE, FAINT)),
+            (4.08, (FACE, FAINT)),
+            (4.12, (FACE,)),
+        ]
+    )
+    facts = replace(VIDEO, faces=FaceFacts(frames=quick, interval_s=0.4))
+    assert the(Code.MULTIPLE_FACES, facts).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("confidence", "confirmation", "outcome"),
+    [
+        (0.5, 0.5, Outcome.FAIL),
+        (0.49, 0.9, Outcome.PASS),
+        (0.59, 0.49, Outcome.PASS),
+        (0.59, None, Outcome.PASS),
+    ],
+)
+def test_what_both_networks_think_likely_counts_when_it_stays(
+    confidence: float, confirmation: float | None, outcome: Outcome
+) -> None:
+    second = replace(BESIDE, confidence=confidence, confirmation=confirmation)
+    assert the(Code.MULTIPLE_FACES, everywhere(FACE, second)).outcome is outcome
+
+
+@pytest.mark.parametrize(("people", "code"), [(2, Code.NO_FACE), (3, Code.MULTIPLE_FACES)])
+def test_many_small_faces_confirm_each_other(people: int, code: Code) -> None:
+    group = [replace(UNSURE, left=0.1 + n / 4, confirmation=0.4) for n in range(people)]
+    facts = everywhere(*group)
+    assert the(code, facts).outcome is Outcome.FAIL
+
+
 def test_a_second_box_that_is_surely_no_face_is_forgotten() -> None:
     doll = replace(BESIDE, confirmation=0.29)
     assert the(Code.MULTIPLE_FACES, everywhere(FACE, doll)).outcome is Outcome.PASS

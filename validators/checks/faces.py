@@ -81,7 +81,9 @@ def _multiple(frames: list[Seen], policy: Policy) -> Finding:
     """A sure second face counts once; a faint one when enough frames show it."""
     certain = [each for each in frames if any(is_sure(face, policy) for face in each.others)]
     faint = [each for each in frames if each.others]
-    counted = faint if len(faint) >= policy.faint_face_frames else certain
+    lasting = length_s(joined(each.shown for each in faint)) >= policy.faint_face_s
+    again = len(faint) >= policy.faint_face_frames and lasting
+    counted = faint if again else certain
     height = max((face.height for each in counted for face in each.others), default=0.0)
     ranges = joined([each.shown for each in counted])
     during = f" for {length_s(ranges):.1f} s" if ranges else ""

@@ -87,7 +87,10 @@ def is_there(frames: Sequence[Seen], policy: Policy) -> bool:
     Detector and confirmation know whole, upright faces. `face_turned` and `face_cut_off` tell of
     those that the mesh network alone is sure of, and fail.
     """
-    confirmed = any(each.main is not None and _confirmed(each.main, policy) for each in frames)
+    confirmed = any(
+        (each.main is not None and _confirmed(each.main, policy)) or _is_group(each, policy)
+        for each in frames
+    )
     return confirmed or lies(frames, policy) or _is_cut(frames, policy)
 
 
@@ -173,7 +176,7 @@ def _shown(measured: FaceFacts, decode: DecodeFacts | None) -> list[Range]:
 
 
 def _frame(frame: FrameFacts, shown: Range, policy: Policy) -> Seen:
-    plausible = [face for face in frame.faces if face.confidence >= policy.faint_face_confidence]
+    plausible = [face for face in frame.faces if _is_plausible(face, policy)]
     sure = [face for face in plausible if is_sure(face, policy)] or plausible
     main = max(sure, key=_area, default=None)
     others = (
@@ -189,6 +192,22 @@ def _frame(frame: FrameFacts, shown: Range, policy: Policy) -> Seen:
         look=None if main is None else frame.look,
         stranger=frame.stranger,
     )
+
+
+def _is_plausible(face: Face, policy: Policy) -> bool:
+    """What the detector alone thinks likely, or what both networks think as likely as not."""
+    agreed = min(face.confidence, face.confirmation or 0.0) >= policy.agreed_face
+    return agreed or face.confidence >= policy.faint_face_confidence
+
+
+def _is_group(frame: Seen, policy: Policy) -> bool:
+    """Whether there are many certain faces and the second network denies none of them.
+
+    It knows faces down to a size that those of a crowd may not have.
+    """
+    everybody = [*frame.others, *([frame.main] if frame.main is not None else [])]
+    certain = [face for face in everybody if face.confidence >= policy.face_confidence]
+    return len(certain) >= policy.group_of_faces
 
 
 def _confirmed(face: Face, policy: Policy) -> bool:
