@@ -24,6 +24,7 @@ from validators.facts import (
     FaceFacts,
     FrameFacts,
     Kind,
+    OverlayFacts,
     SpeakerFacts,
     SpeechFacts,
 )
@@ -50,6 +51,7 @@ GOOD = Analysis(
         interval_s=0.2,
     ),
     motion=MOTION,
+    overlays=OverlayFacts(overlays=(), frames=25),
 )
 SILENT = replace(GOOD, speech=SpeechFacts(duration_s=5, speech=()), speakers=None)
 
@@ -96,7 +98,7 @@ async def test_a_good_recording_is_accepted_without_frames(tmp_path: Path) -> No
 
 
 async def test_a_good_picture_is_accepted(tmp_path: Path) -> None:
-    analyzer = FakeAnalyzer(answer=Analysis(faces=GOOD.faces))
+    analyzer = FakeAnalyzer(answer=Analysis(faces=GOOD.faces, overlays=GOOD.overlays))
     found = await check(media.still(tmp_path / "a.png", size=(600, 700)), Kind.IMAGE, analyzer)
     assert found.verdict.accepted, found.verdict.failed
     assert len(analyzer.received[0]) == 600 * 700 * 3

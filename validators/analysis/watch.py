@@ -108,7 +108,8 @@ class _Watching:
 
     def _look(self, picture: Picture, number: int, news: News) -> None:
         known = self.confirmed if number < self.next_confirmation else None
-        sighting = self.engines.faces.look(picture, known=known)
+        due = number >= self.next_look
+        sighting = self.engines.faces.look(picture, known=known, quickly=not due)
         self.main = None if sighting.main is None else edges(sighting.main, picture)
         if sighting.confirmed:
             self.confirmed, self.next_confirmation = (
@@ -118,7 +119,7 @@ class _Watching:
         if sighting.main is not None and sighting.trusted:
             self._know(picture, sighting.main, number, news)
         look = None
-        if number >= self.next_look:
+        if due:
             self.next_look = self._in(LOOKS_PER_S, number)
             look = _closely(picture, sighting, self.engines)
         time_s = number / self.stream.per_s

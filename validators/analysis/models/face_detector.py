@@ -31,6 +31,7 @@ _LARGEST_EXPONENT = 80.0  # no picture comes near it, and exp() stays finite
 
 _FLOOR = 0.5  # below it the detector lists textures; policies start at 0.6
 _LONG_SIDE = 640  # what the detector was measured at
+_QUICK_PIXELS = 110_000  # half of what 640 x 360 has: a face of 7 % is 17 pixels high
 _CLOSE_UP_SIDE = 160  # at which a face that fills the picture has a size it knows
 CERTAIN = 0.8  # confidence above which no further look is worth its false finds
 
@@ -55,18 +56,24 @@ class Detector:
         if not (left < x < left + width and top < y < top + height):
             raise WeightsCorruptError(f"libfacedetection sees {seen[0]}, drawn at {(x, y)}")
 
-    def search(self, picture: Picture) -> Detections:
+    def search(self, picture: Picture, *, quickly: bool = False) -> Detections:
         """Faces of every size: as it is, at the measured size, and small for close-ups.
 
         The smallest look also sees faces in texture, so it is taken only where no other look
-        found a face that is certain.
+        found a face that is certain. A quick search costs half, and misses more of the faces
+        that are under a tenth of the height.
         """
-        found = self.detect(picture)
+        found = self._detect_quickly(picture) if quickly else self.detect(picture)
         if max(picture.shape) > _LONG_SIDE:
             found = distinct(np.concatenate([found, self._detect_at(_LONG_SIDE, picture)]))
         if not (found[:, 4] >= CERTAIN).any():
             found = distinct(np.concatenate([found, self._detect_at(_CLOSE_UP_SIDE, picture)]))
         return found
+
+    def _detect_quickly(self, picture: Picture) -> Detections:
+        height, width = picture.shape[:2]
+        smaller = min(1.0, (_QUICK_PIXELS / (height * width)) ** 0.5)
+        return self._detect_at(round(max(height, width) * smaller), picture)
 
     def _detect_at(self, long_side: int, picture: Picture) -> Detections:
         """Faces in *picture* shrunk to *long_side*, in pixels of the picture as it came."""

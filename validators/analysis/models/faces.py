@@ -50,9 +50,11 @@ class Faces:
         self._detector = Detector(path_of("libfacedetection.onnx"))
         self._confirmation = Confirmation(path_of("face_detection_full_range.tflite", models_dir))
 
-    def look(self, picture: Picture, *, known: Edges | None = None) -> Sighting:
+    def look(
+        self, picture: Picture, *, known: Edges | None = None, quickly: bool = False
+    ) -> Sighting:
         """*known*: where a face was confirmed lately, so that a main face there need not be."""
-        rows = largest_first(self._detector.search(picture))[:MAX_FACES]
+        rows = largest_first(self._detector.search(picture, quickly=quickly))[:MAX_FACES]
         main = next((at for at, row in enumerate(rows) if row[4] >= CERTAIN), None)
         settled = main if main is not None and _stays(edges(rows[main], picture), known) else None
         asked = [at for at in range(len(rows)) if at < CONFIRMED_FACES or at == main]
