@@ -136,6 +136,20 @@ def sped_up(path: Path, source: Path, times: int) -> Path:
     return path
 
 
+def lying(path: Path, source: Path, *, seconds: float) -> Path:
+    """The same MP4, whose headers say that it and its tracks last *seconds*."""
+    data = bytearray(source.read_bytes())
+    movie = data.index(b"mvhd")
+    ticks = int.from_bytes(data[movie + 16 : movie + 20])
+    for atom, duration in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
+        at = -1
+        while (at := data.find(atom, at + 1)) >= 0:
+            rate = int.from_bytes(data[at + 16 : at + 20]) if atom == b"mdhd" else ticks
+            data[at + duration : at + duration + 4] = int(seconds * rate).to_bytes(4)
+    path.write_bytes(data)
+    return path
+
+
 def truncated(path: Path, source: Path, share: float) -> Path:
     """The first *share* of the bytes."""
     data = source.read_bytes()
