@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-pyannote check fmt bench lock samples models ffmpeg clean
+.PHONY: help setup demo dev test test-pyannote check fmt bench accuracy lock samples models ffmpeg clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -33,8 +33,11 @@ fmt: setup ## Repair what can be repaired by machine
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## What an inspection costs, beside plain decoding
-	$(BIN)/python bench/inspection.py
+bench: setup ## What an inspection costs, beside plain decoding and beside a peer
+	@$(BIN)/python -m bench
+
+accuracy: setup ## How often verdicts are wrong on the labelled media in GREENROOM_CORPUS; SERIES=1 for more
+	@$(BIN)/python -m tools.accuracy $(if $(SERIES),--series)
 
 samples: setup ## Make samples/ again from its public-domain sources
 	$(BIN)/python tools/make_samples.py

@@ -1,0 +1,1 @@
+"""What an inspection costs, beside what a user would pick instead."""
