@@ -15,7 +15,14 @@ from service.commands import demo as demo_command
 from service.commands import dev as dev_command
 from service.commands import keys as keys_command
 from service.commands import models as models_command
-from service.commands.environment import fail, quiet, run, settings_from_environ, stop_on_sigterm
+from service.commands.environment import (
+    USAGE,
+    fail,
+    quiet,
+    run,
+    settings_from_environ,
+    stop_on_sigterm,
+)
 from service.commands.pair import pair_of
 from service.commands.serving import drain_on_signals, kinds_of, serve
 from service.db.migrate import migrate as apply_migrations
@@ -181,7 +188,15 @@ def check(
     wanted = check_command.Wanted(
         paths=tuple(paths), kind=kind, policy=policy, as_json=as_json, html=html, pair=beside
     )
-    run(check_command.check(settings, wanted))
+
+    async def main() -> int:
+        try:
+            return await check_command.check(settings, wanted)
+        except check_command.PageError as exc:
+            typer.echo(f"greenroom: --html: {exc}", err=True)
+            return USAGE
+
+    run(main())
 
 
 @app.command()

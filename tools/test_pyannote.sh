@@ -31,7 +31,4 @@ if [ ! -f "$environment/.ready" ] || [ pyproject.toml -nt "$environment/.ready" 
   echo "Installing torch and pyannote.audio (about 1.5 GB, once)"
   install || skip "torch or pyannote.audio could not be installed here"
 fi
-status=0
-timeout "${PYANNOTE_TEST_S:-300}" "$environment/bin/python" -m pytest -m pyannote tests/contract/test_speakers.py || status=$?
-[ "$status" = 124 ] && skip "its tests did not end within ${PYANNOTE_TEST_S:-300} s"
-exit "$status"
+timeout "${PYANNOTE_TEST_S:-900}" "$environment/bin/python" -m pytest -m pyannote tests/contract/test_speakers.py

@@ -1,12 +1,14 @@
 """Durable assets, and their bytes by signed URLs that expire."""
 
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from service.api import bodies
-from service.api.context import Context, context, principal
+from service.api.context import context, principal
 from service.api.middleware import json_answer, needs
+from service.api.part import asked_part
 from service.api.problem import ApiError, ErrorType, not_found
 from service.db import assets
 from service.db.assets import Asset
@@ -53,16 +55,23 @@ async def signed_bytes(request: web.Request) -> web.StreamResponse:
         size_bytes = (await ctx.store.stat(link.key)).size_bytes
     except AssetNotFoundError as exc:
         raise not_found("asset") from exc
-    response = web.StreamResponse(headers=_untrusted(link, size_bytes))
-    return await _send(request, response, ctx, link.key)
+    part = asked_part(request, size_bytes)
+    response = web.StreamResponse(
+        status=HTTPStatus.PARTIAL_CONTENT if part.partial else HTTPStatus.OK,
+        headers={**_untrusted(link), **part.headers},
+    )
+    if request.method == hdrs.METH_HEAD:
+        await response.prepare(request)
+        return response
+    return await _send(request, response, ctx.store.open(link.key, start=part.start, end=part.end))
 
 
 async def _send(
-    request: web.Request, response: web.StreamResponse, ctx: Context, key: str
+    request: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes]
 ) -> web.StreamResponse:
     """Stream the bytes. Once they have begun, a fault of the store can only cut the connection."""
     try:
-        async for chunk in ctx.store.open(key):
+        async for chunk in chunks:
             if not response.prepared:
                 await response.prepare(request)
             await response.write(chunk)
@@ -74,12 +83,11 @@ async def _send(
     return response
 
 
-def _untrusted(link: Link, size_bytes: int) -> dict[str, str]:
+def _untrusted(link: Link) -> dict[str, str]:
     """Headers under which no browser runs or guesses at a stranger's bytes."""
     return {
         "Content-Type": link.content_type,
         "Content-Disposition": "attachment",
-        "Content-Length": str(size_bytes),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
         "Cache-Control": "private, no-store",

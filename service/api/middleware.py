@@ -19,6 +19,7 @@ from service.db.types import DATABASE_UNREACHABLE
 from service.ids import new_request_id
 from service.logs import story_of
 from service.telemetry import HTTP_REQUESTS, HTTP_SECONDS
+from storage.store import StoreUnavailableError
 
 log = structlog.get_logger()
 
@@ -128,6 +129,14 @@ def _from_fault(request: web.Request, exc: Exception) -> ApiError:
             ErrorType.SERVICE_UNAVAILABLE,
             "database_unreachable",
             "The service cannot reach its database. Try again.",
+            headers={"Retry-After": "2"},
+        )
+    if isinstance(exc, StoreUnavailableError):
+        log.warning("store_unreachable", route=_route(request), error=story_of(exc))
+        return ApiError(
+            ErrorType.SERVICE_UNAVAILABLE,
+            "store_unreachable",
+            "The service cannot reach its store. Try again.",
             headers={"Retry-After": "2"},
         )
     log.error("request_failed", route=_route(request), error=story_of(exc))

@@ -14,7 +14,7 @@ ROUTES = (
     web.post("/v1/avatars/{id}/fitting", fitting.report),
     web.get("/v1/assets/{id}", assets.get),
     web.get("/v1/assets/{id}/content", assets.content),
-    web.get("/v1/bytes/{token}", assets.signed_bytes, allow_head=False),
+    web.get("/v1/bytes/{token}", assets.signed_bytes),
     web.get("/v1/events", events.feed),
     web.get("/schemas/events/{type}/1", events.event_schema),
     # operators

@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from service.commands.pair import Compared, Medium, Pair, compare_files
 from service.console.gather import gather
+from service.console.readout import plain
 from service.console.report import PairReport, Report, render
 from service.settings import Settings
 from service.wiring import inspect_concurrency, open_tools
@@ -36,6 +38,10 @@ _GUESSES = (Kind.VIDEO, Kind.IMAGE, Kind.AUDIO)  # a container of both is mostly
 _COLOURS = {Outcome.FAIL: "red", Outcome.UNCERTAIN: "yellow", Outcome.WARN: "yellow"}
 
 
+class PageError(Exception):
+    """The page cannot be written. The verdicts are said by then."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What to judge, and how to say it. Without a kind, each file's own bytes say what it is."""
@@ -53,6 +59,11 @@ class Wanted:
         if self.pair is None:
             return tuple((path, self.kind) for path in self.paths)
         return (*((path, Kind.VIDEO) for path in self.paths), *self.pair.files)
+
+    @property
+    def steps(self) -> int:
+        """How many media are judged and pairs compared."""
+        return len(self.files) + (len(self.paths) if self.pair is not None else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,34 +90,39 @@ async def check(settings: Settings, wanted: Wanted) -> int:
     """Judge every file, in the order given; the exit status says the worst that happened."""
     statuses, reports, media = [ACCEPTED], list[Report](), list[Judged]()
     async with open_tools(settings) as tools:
-        with _progress(wanted) as progress:
-            bar = progress.add_task("judging", total=len(wanted.files))
+        with _progress() as progress:
+            bar = progress.add_task("judging", total=wanted.steps)
             async for judged in _in_order(wanted, tools, inspect_concurrency(settings)):
-                _say(judged, wanted, progress, bar)
+                with _paused(progress):
+                    _say(judged, wanted)
                 statuses.append(_status(judged))
                 media.append(judged)
                 if wanted.html is not None:
                     reports.append(await _report(judged, wanted, tools))
-        compared = [each async for each in _compare(media, wanted, tools)]
+                progress.advance(bar)
+            compared = []
+            async for each in _compare(media, wanted, tools):
+                with _paused(progress):
+                    _say_pair(each, wanted)
+                compared.append(each)
+                progress.advance(bar)
     statuses += [_pair_status(each) for each in compared]
     if wanted.html is not None:
-        await asyncio.to_thread(_write_page, wanted.html, reports, compared)
+        await asyncio.to_thread(write_page, wanted.html, reports, compared)
     return max(statuses)
 
 
 async def _compare(
     media: Sequence[Judged], wanted: Wanted, tools: Tools
 ) -> AsyncIterator[Compared]:
-    """Compare every video with what stands beside it, and say how that ended."""
+    """Compare every video with what stands beside it."""
     videos, beside = media[: len(wanted.paths)], media[len(wanted.paths) :]
     kinds = [kind for _path, kind in wanted.pair.files] if wanted.pair else []
     for video in videos if wanted.pair else ():
         together = zip([Kind.VIDEO, *kinds], [video, *beside], strict=True)
-        compared = await compare_files(
+        yield await compare_files(
             {kind: judged.medium for kind, judged in together}, POLICIES[wanted.policy], tools
         )
-        _say_pair(compared, wanted)
-        yield compared
 
 
 def _pair_status(compared: Compared) -> int:
@@ -134,19 +150,30 @@ def no_page(path: Path) -> str | None:
     """Why no page can be written to *path*; a medium that is named by mistake is not lost."""
     if path.suffix.lower() not in PAGES:
         return f"{path} does not end with {' or '.join(PAGES)}"
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
+    try:
+        if not path.parent.is_dir():
+            return f"there is no folder {path.parent}"
+        if path.is_dir():
+            return f"{path} is a folder"
+    except OSError as exc:
+        return f"{path}: {exc.strerror}"
+    if not os.access(path.parent, os.W_OK):
+        return f"nothing can be written to {path.parent}"
     return None
 
 
-def _write_page(path: Path, reports: Sequence[Report], compared: Sequence[Compared]) -> None:
+def write_page(path: Path, reports: Sequence[Report], compared: Sequence[Compared]) -> None:
     """All of it or nothing: a page that is there already is replaced at once."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half = path.with_name(f".greenroom.{os.getpid()}")
+    page = render(reports, [_pair_report(each) for each in compared])
     try:
-        half.write_text(render(reports, [_pair_report(each) for each in compared]), "utf-8")
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+        try:
+            half.write_text(page, "utf-8")
+            half.replace(path)
+        finally:
+            half.unlink(missing_ok=True)
+    except OSError as exc:
+        raise PageError(f"{path}: {exc.strerror}") from exc
 
 
 async def _in_order(wanted: Wanted, tools: Tools, width: int) -> AsyncIterator[Judged]:
@@ -191,7 +218,7 @@ def _status(judged: Judged) -> int:
     return ACCEPTED if judged.verdict.accepted else REJECTED
 
 
-def _progress(wanted: Wanted) -> Progress:
+def _progress() -> Progress:
     """A line that moves on a terminal's error stream, nothing elsewhere."""
     return Progress(
         SpinnerColumn(),
@@ -199,48 +226,69 @@ def _progress(wanted: Wanted) -> Progress:
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty() or len(wanted.paths) < 2,  # noqa: PLR2004 - one file needs no bar
+        redirect_stdout=False,  # or verdicts go where the line is, not where they were sent
+        redirect_stderr=False,
+        disable=not sys.stderr.isatty(),
     )
 
 
-def _say(judged: Judged, wanted: Wanted, progress: Progress, bar: TaskID) -> None:
+@contextmanager
+def _paused(progress: Progress) -> Iterator[None]:
+    """The line is away, so that what is said does not run into it."""
+    progress.stop()
+    yield
+    progress.start()
+
+
+def _say(judged: Judged, wanted: Wanted) -> None:
     if wanted.as_json:
-        sys.stdout.write(json.dumps(judged.document(), ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        _say_line(judged.document())
     else:
         show(judged, Console())
-    progress.advance(bar)
 
 
 def _say_pair(compared: Compared, wanted: Wanted) -> None:
     if wanted.as_json:
-        sys.stdout.write(json.dumps(compared.document(), ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        _say_line(compared.document())
     else:
         show_pair(compared, Console())
 
 
+def _say_line(document: dict[str, Any]) -> None:
+    """In ASCII: a path may hold bytes that are no text, and a terminal may take no other."""
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
 def show_pair(compared: Compared, console: Console) -> None:
     """A pair for people, as `show` says a file."""
-    names = escape(", ".join(compared.names.values()))
+    names = _shown(", ".join(compared.names.values()))
     if compared.verdict is None:
         _code, message = compared.error or ("", "")
-        console.print(f"[yellow]not compared[/]  {names}: {escape(message)}")
+        console.print(f"[yellow]not compared[/]  {names}: {_shown(message)}", soft_wrap=True)
         return
     colour = "green" if compared.verdict.accepted else "red"
-    console.print(f"[bold {colour}]{compared.verdict.verdict}[/]  together: {names}")
+    console.print(
+        f"[bold {colour}]{compared.verdict.verdict}[/]  together: {names}", soft_wrap=True
+    )
     show_findings(compared.verdict.checks, console)
 
 
 def show(judged: Judged, console: Console) -> None:
     """One file for people: the decision, every check that found something, the rest in a line."""
+    name = _shown(str(judged.path))
     if judged.verdict is None:
         _code, message = judged.error or ("", "")
-        console.print(f"[red]could not be judged[/]  {escape(str(judged.path))}: {escape(message)}")
+        console.print(f"[red]could not be judged[/]  {name}: {_shown(message)}", soft_wrap=True)
         return
     colour = "green" if judged.verdict.accepted else "red"
-    console.print(f"[bold {colour}]{judged.verdict.verdict}[/]  {escape(str(judged.path))}")
+    console.print(f"[bold {colour}]{judged.verdict.verdict}[/]  {name}", soft_wrap=True)
     show_findings(judged.verdict.checks, console)
+
+
+def _shown(text: str) -> str:
+    """A file may be called anything: nothing in its name commands the terminal."""
+    return escape(plain(text))
 
 
 def show_findings(findings: Sequence[AnyFinding], console: Console) -> None:

@@ -1,6 +1,6 @@
 """SQL for assets and their verdicts. Every write of a run says which claim it holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -198,10 +198,17 @@ async def bytes_of(conn: Conn, run: AssetRun) -> StoredBytes:
     return StoredBytes(key=row["key"], sha256=row["sha256"], policy=row["policy"])
 
 
-async def lock(conn: Conn, asset_ids: Iterable[UUID]) -> None:
-    """Lock assets, in id order: of two runs that derive from one, the second sees the first's."""
-    sql = "SELECT FROM asset WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
-    await conn.execute(sql, list(asset_ids))
+async def lock(conn: Conn, asset_ids: Collection[UUID]) -> None:
+    """Lock assets, in id order: of two runs that derive from one, the second sees the first's.
+
+    Raises LookupError when one of them was deleted.
+    """
+    sql = """
+        SELECT id FROM asset WHERE id = ANY($1) AND deleted_at IS NULL
+         ORDER BY id FOR NO KEY UPDATE
+    """
+    if len(await conn.fetch(sql, list(asset_ids))) < len(asset_ids):
+        raise LookupError("a source of the avatar is gone")
 
 
 async def find_derived(conn: Conn, derivation: Derivation) -> UUID | None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from service.db import assets
+from service.db import assets, avatars
 from service.db.assets import Derivation, JudgedSource
 from service.db.claims import ClaimLostError
 from service.domain import AvatarRun, Cause, Settlement, Status
-from service.errors import IngestError
+from service.errors import FailureCode, IngestError, InternalError
 from service.ingest.objects import begin_object, clear_abandoned, erase, store_errors
 from service.ingest.ports import Ports
 from service.ingest.progress import Report, reporting
@@ -112,9 +112,11 @@ def best_sources(given: Iterable[Kind]) -> dict[Recipe, Kind]:
 
 @contextlib.asynccontextmanager
 async def _lent(run: AvatarRun, ports: Ports) -> AsyncIterator[dict[Kind, _Source]]:
-    """The avatar's sources as files."""
+    """The avatar's sources as files. Without one of them, what is left was never compared."""
     async with ports.pool.acquire() as conn:
         sources = await assets.judged_sources(conn, run.id)
+        if len(sources) < len(await avatars.outcomes(conn, run.id)):
+            raise InternalError(FailureCode.INTERNAL, "a source of the avatar is gone")
     async with contextlib.AsyncExitStack() as held:
         lent = {}
         for source in sources:

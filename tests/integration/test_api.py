@@ -521,6 +521,55 @@ async def test_a_signed_url_is_good_for_fifteen_minutes(api: Api, age_s: int, st
     assert (await api.client.get(url)).status == status
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "got", "range_"),
+    [
+        ("bytes=0-1", 206, b"ab", "bytes 0-1/6"),
+        ("bytes=4-", 206, b"ef", "bytes 4-5/6"),
+        ("bytes=-2", 206, b"ef", "bytes 4-5/6"),
+        ("bytes=2-99", 206, b"cdef", "bytes 2-5/6"),
+        ("bytes=0-1,3-4", 200, b"abcdef", None),
+        ("bytes=3-1", 200, b"abcdef", None),
+        ("lines=1-2", 200, b"abcdef", None),
+    ],
+)
+async def test_a_part_of_the_bytes_is_sent_as_players_ask_for_it(
+    api: Api, asked: str, status: int, got: bytes, range_: str | None
+) -> None:
+    url = await stored_link(api, b"abcdef")
+    response = await api.client.get(url, headers={"Range": asked})
+    assert (response.status, await response.read()) == (status, got)
+    assert response.headers.get("Content-Range") == range_
+    assert response.headers["Accept-Ranges"] == "bytes"
+    assert response.headers["Content-Security-Policy"] == "sandbox"
+    unvalidated = await api.client.get(url, headers={"Range": asked, "If-Range": '"x"'})
+    assert (unvalidated.status, await unvalidated.read()) == (200, b"abcdef")
+
+
+async def test_a_part_past_the_end_is_416_and_says_how_many_bytes_there_are(api: Api) -> None:
+    url = await stored_link(api, b"abcdef")
+    response = await api.client.get(url, headers={"Range": "bytes=6-"})
+    error = await refusal(response)
+    assert (response.status, error["code"]) == (416, "range_not_satisfiable")
+    assert response.headers["Content-Range"] == "bytes */6"
+
+
+async def test_a_head_of_a_signed_url_tells_its_size_and_reads_no_bytes(api: Api) -> None:
+    url = await stored_link(api, b"abcdef")
+    response = await api.client.head(url)
+    assert (response.status, await response.read()) == (200, b"")
+    assert response.headers["Content-Length"] == "6"
+    assert response.headers["Content-Type"] == "video/mp4"
+
+
+async def stored_link(api: Api, body: bytes) -> str:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    await api.base.store.put("k", chunks())
+    return await api.base.store.signed_url("k", valid_for=SIGNED_FOR, content_type="video/mp4")
+
+
 async def test_a_signed_url_of_erased_bytes_is_404(api: Api) -> None:
     url = await api.base.store.signed_url("gone", valid_for=SIGNED_FOR, content_type="audio/wav")
     response = await api.client.get(url)
@@ -576,7 +625,25 @@ async def test_a_download_that_fails_half_way_is_cut_and_never_looks_whole(
         path = located.headers["Location"].removeprefix(PUBLIC_URL)
         with pytest.raises((ClientPayloadError, ServerDisconnectedError)):
             await (await api.client.get(path)).read()
-        assert (await api.client.head(path)).status == 405  # a HEAD would get the body as well
+
+
+class Away(MemoryStore):
+    """Its volume is not there."""
+
+    async def stat(self, key: str) -> AssetStat:
+        raise StoreUnavailableError(f"no disk for {key}")
+
+
+async def test_a_store_that_cannot_be_reached_is_503_and_worth_a_retry(
+    dsn: str, tmp_path: Path
+) -> None:
+    async with running_api(settings_for(dsn, tmp_path), store=(store := Away())) as api:
+        store.links = api.base.links
+        url = await store.signed_url("k", valid_for=SIGNED_FOR, content_type="video/mp4")
+        response = await api.client.get(url)
+        error = await refusal(response)
+    assert (response.status, error["code"]) == (503, "store_unreachable")
+    assert response.headers["Retry-After"]
 
 
 async def test_every_answer_has_a_request_id_streamed_ones_included(api: Api) -> None:

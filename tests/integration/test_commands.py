@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -187,6 +188,40 @@ async def test_an_accepted_file_is_status_0_from_any_folder(tmp_path: Path) -> N
     assert ended.status == 0
     assert [line["path"] for line in ended.lines] == [str(here)]
     assert not list(tmp_path.iterdir())  # neither a store nor a database
+
+
+async def test_no_name_commands_the_terminal_or_breaks_a_line(tmp_path: Path) -> None:
+    hostile = tmp_path / os.fsdecode(b"\xff\x1b[2J[red]" + b"x" * 100 + b".mp4")
+    hostile.write_bytes(b"x")
+    (line,) = (await greenroom("check", "--json", hostile)).lines
+    assert line["path"] == str(hostile)
+    shown = await greenroom("check", hostile)
+    assert shown.status == 1
+    assert f"[2J[red]{'x' * 100}.mp4\n" in shown.out  # one line, to be copied whole
+    assert "\x1b" not in shown.out
+    assert "could not" not in shown.out
+
+
+async def test_verdicts_go_where_they_are_sent_while_a_terminal_shows_how_far_it_is(
+    tmp_path: Path,
+) -> None:
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "check", "--json", str(tmp_path / "none.mp4")),
+        cwd=ROOT,
+        env=environ({}) | {"TERM": "xterm"},
+        stdout=PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    async with asyncio.timeout(SECONDS):
+        out, _ = await process.communicate()
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert process.returncode == 3
+    assert [json.loads(line)["error"]["code"] for line in out.splitlines()] == ["not_readable"]
+    assert b"0/1 judging" in shown
+    assert b"not_readable" not in shown
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,33 @@ async def test_what_a_killed_run_stored_is_deleted_before_the_next_derives(here:
     await assert_nothing_is_orphaned(here)
 
 
+DELETE_IMAGE = "UPDATE asset SET deleted_at = now() WHERE kind = 'image'"
+
+
+async def test_sources_are_not_passed_off_without_one_that_was_deleted(here: Site) -> None:
+    """The video alone would do, but it was to be compared with the image."""
+    avatar = await deriving(here, (Kind.VIDEO, Kind.IMAGE))
+    await here.pool.execute(DELETE_IMAGE)
+    async with running(here.worker(Work.DERIVE)):
+        await until_final(here, avatar)
+    assert await here.status(avatar) == ("failed", "internal")
+    assert here.recipes.asked == []
+
+
+async def test_nothing_is_kept_of_a_source_that_is_deleted_while_we_derive(here: Site) -> None:
+    avatar = await deriving(here, (Kind.VIDEO, Kind.IMAGE))
+    here.recipes.released.clear()
+    async with running(here.worker(Work.DERIVE)):
+        async with asyncio.timeout(20):
+            await here.recipes.waiting.wait()
+        await here.pool.execute(DELETE_IMAGE)
+        here.recipes.released.set()
+        await until_final(here, avatar)
+    assert await here.status(avatar) == ("failed", "internal")
+    assert await here.pool.fetchval("SELECT count(*) FROM asset WHERE origin = 'derive'") == 0
+    await assert_nothing_is_orphaned(here)
+
+
 async def share_a_source(here: Site) -> tuple[Avatar, Avatar]:
     """Two avatars that are made from one asset, as uploads allow."""
     first = await deriving(here)

@@ -3,13 +3,18 @@
 import asyncio
 import itertools
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from service.db import avatars
 from service.db.embedded import EmbeddedPostgres
 from service.db.migrate import Migration, MigrationError, migrate, migrations, pending
+from service.domain import Settlement, Status
+from service.events.outbox import unit_of_work
+from service.ingest.settle import settle_fitted
 from service.settings import SettingsError
 from service.wiring import open_base
 from tests.api import settings_for
@@ -21,6 +26,21 @@ GOOD = Migration(
     name="9001_good.sql", sql="CREATE TABLE good (id int); INSERT INTO good VALUES (1)"
 )
 BAD = Migration(name="9002_bad.sql", sql="CREATE TABLE half (id int); SELECT 1 / 0")
+
+OLD_ROWS = """
+    INSERT INTO organisation (id, name) VALUES ('acme', 'Acme');
+    INSERT INTO avatar (id, organisation_id, name, runtime_type, policy, status, created_at,
+                        fitting_since)
+    VALUES (gen_random_uuid(), 'acme', 'a', 'mock', 'standard', 'fitting', now(), now()),
+           (gen_random_uuid(), 'acme', 'b', 'mock', 'standard', 'inspecting', now(), NULL);
+    INSERT INTO blob (id, organisation_id, key, written_for, state, sha256, size_bytes)
+    SELECT gen_random_uuid(), 'acme', 'k', id, 'stored', repeat('a', 64), 3
+      FROM avatar WHERE name = 'a';
+    INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, created_at)
+    SELECT gen_random_uuid(), 'acme', 'video', 'fetch', 'standard', 'ready', id, now() FROM blob;
+    INSERT INTO source (avatar_id, role, asset_id)
+    SELECT avatar.id, 'video', asset.id FROM avatar, asset;
+"""
 
 
 @pytest.fixture
@@ -68,6 +88,30 @@ async def test_several_that_migrate_at_once_apply_everything_once(empty: str) ->
 async def test_a_database_catches_up_with_what_it_lacks_only(empty: str) -> None:
     await migrate(empty, ALL)
     assert await migrate(empty, (*ALL, GOOD)) == (GOOD.name,)
+
+
+async def test_avatars_of_the_first_schema_go_on_under_the_newest(empty: str) -> None:
+    """One waits for its fitter, which was told before anything was derived; one is inspected."""
+    await migrate(empty, ALL[:1])
+    conn = await asyncpg.connect(empty)
+    try:
+        await conn.execute(OLD_ROWS)
+        assert await migrate(empty, ALL) == tuple(m.name for m in ALL[1:])
+        fitting, inspecting = await conn.fetch("SELECT * FROM avatar ORDER BY name")
+        assert (fitting["status"], inspecting["status"]) == ("fitting", "inspecting")
+        now = datetime.now(UTC)
+        avatar = await avatars.lock(conn, fitting["id"], organisation_id="acme")
+        assert avatar is not None
+        async with unit_of_work(conn, now=now) as work:
+            await settle_fitted(work, avatar, None, now=now)
+        assert await conn.fetchval("SELECT status FROM avatar WHERE name = 'a'") == "ready"
+        to = Settlement(status=Status.DERIVING)
+        waiting = await avatars.lock(conn, inspecting["id"], organisation_id="acme")
+        assert waiting is not None
+        assert await avatars.move(conn, waiting, to, message=None, now=now)
+        assert await avatars.start_run(conn, waiting.id, now=now) is not None
+    finally:
+        await conn.close()
 
 
 async def test_a_migration_that_was_edited_is_refused_and_nothing_is_applied(empty: str) -> None:

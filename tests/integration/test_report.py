@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.commands.check import PageError, write_page
 from tests.integration.test_commands import ROOT, Ended, greenroom
 from tests.pages import Element, loads_nothing, read
 from validators.facts import Kind
@@ -98,12 +99,20 @@ def test_every_medium_is_shown_as_what_it_is(written: Written) -> None:
     assert len(written.section(2).all("rect", class_="main")) == 1
 
 
-@pytest.mark.parametrize("name", ["r.txt", "no/r.html", "a.mp4"])
+@pytest.mark.parametrize(
+    "name", ["r.txt", "no/r.html", "a.mp4", "folder.html", f"{'x' * 300}.html"]
+)
 async def test_a_page_that_cannot_be_written_is_told_before_any_work(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "a.mp4").write_bytes(b"kept")
+    (tmp_path / "folder.html").mkdir()
     ended = await greenroom("check", "--html", tmp_path / name, SAMPLES / "voice.flac")
     assert (ended.status, ended.out) == (2, "")
     assert "--html" in ended.err
     assert (tmp_path / "a.mp4").read_bytes() == b"kept"
+
+
+def test_a_page_that_cannot_be_written_after_all_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(PageError, match=r"r\.html: No such file"):
+        write_page(tmp_path / "removed" / "r.html", [], [])

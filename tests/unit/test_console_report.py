@@ -247,6 +247,28 @@ def test_media_beside_each_other_have_a_section() -> None:
     assert "b.jpg failed." in shown.one("section", **{"aria-labelledby": "p2"}).text
 
 
+def test_a_pair_that_was_rejected_stands_in_the_index_beside_media_that_were_not() -> None:
+    found = PairFinding(
+        code=PairCode.FACE_MISMATCH, outcome=Outcome.FAIL, message="They show two people."
+    )
+    verdict = PairVerdict(verdict=Decision.REJECTED, policy="standard-1", checks=(found,))
+    pair = PairReport(names=("a.mp4", "a.jpg"), verdict=verdict)
+    whole = read(render([report(VIDEO), report(IMAGE, name="a.jpg")], [pair]))
+    row = whole.one("table", class_="index").all("tr")[-1]
+    assert row.one(class_="word").text == "Rejected"
+    assert row.one("code").text == "face_mismatch"
+    for link in row.all("a"):
+        assert whole.all(id=link.attributes["href"].removeprefix("#"))
+
+
+def test_when_it_failed_is_told_also_of_what_has_no_value() -> None:
+    given = report(TWO_PEOPLE)
+    assert given.verdict is not None
+    bare = changed(given.verdict, Code.MULTIPLE_SPEAKERS, value=None, limit=None)
+    found = page(replace(given, verdict=bare)).one("article", id="m1-multiple_speakers")
+    assert [each.text for each in found.all("dd")] == ["6.0\u20139.5\u202fs"]
+
+
 def test_nothing_from_a_file_becomes_markup() -> None:
     verdict = judge(TWO_PEOPLE, STANDARD)
     hostile = changed(verdict, Code.MULTIPLE_FACES, message=HOSTILE, hint=HOSTILE)
