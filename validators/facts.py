@@ -256,7 +256,7 @@ class Cut:
     """A change from one frame to the next that no movement explains."""
 
     time_s: float
-    score: float  # see validators/analysis/models/motion.py
+    score: float  # see validators/analysis/motion.py
     number: int = 0  # of the first frame after it
 
 

@@ -23,7 +23,7 @@ from validators.facts import (
     PairFacts,
     StreamFacts,
 )
-from validators.media.decode import Decoded, Plan, decode, frame_size
+from validators.media.decode import MAX_VIDEO_FRAMES, Decoded, Plan, decode, frame_size
 from validators.media.picture import Picture, decode_picture
 from validators.media.pipes import Pipe, open_pipes
 from validators.media.probe import UnreadableError, probe
@@ -206,7 +206,10 @@ async def _look_and_listen(
 
 
 def _timed(facts: Facts, times_s: Sequence[float], per_s: float) -> Facts:
-    """Every frame at the time that it was shown. One that nobody saw shows no face."""
+    """Every frame at the time that it was shown. One that nobody saw shows no face.
+
+    ffmpeg hands over no more frames than the child takes, so only their times tell of a surplus.
+    """
     if facts.faces is None or facts.motion is None:
         return facts
     seen = len(facts.motion.times_s)
@@ -218,7 +221,13 @@ def _timed(facts: Facts, times_s: Sequence[float], per_s: float) -> Facts:
     looks += [FrameFacts(time_s=s, faces=(), number=n) for n, s in enumerate(times_s) if n >= seen]
     faces = replace(facts.faces, frames=tuple(looks))
     overlays = _overlays_timed(facts.overlays, times_s, per_s)
-    return replace(facts, faces=faces, motion=facts.motion.timed(times_s), overlays=overlays)
+    return replace(
+        facts,
+        faces=faces,
+        motion=facts.motion.timed(times_s),
+        overlays=overlays,
+        truncated=facts.truncated or len(times_s) > MAX_VIDEO_FRAMES,
+    )
 
 
 def _overlays_timed(

@@ -111,10 +111,10 @@ class Policy:
 
     # Measured on overlays, drawn over live takes and painted into their scenes.
     overlay_confidence_warn: float = 0.40  # prints in a scene, out of focus: .2 to .5
-    overlay_confidence_fail: float = 0.70  # captions and logos: .75 and more
+    overlay_confidence_fail: float = 0.70
     overlay_confidence_margin: float = 0.05
     overlay_confidence_on_face: float = 0.55  # no still image proves more than .6
-    overlay_fail: float = 0.002  # share of the frame, of all together; the smallest logos: .003
+    overlay_fail: float = 0.002  # share of the frame, of all together
     overlay_face_fail: float = 0.01  # share of the face that one covers
 
     # Measured on pairs of media.

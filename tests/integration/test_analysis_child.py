@@ -111,6 +111,21 @@ async def test_one_decode_gives_speech_and_faces(analyzer: Analyzer, clip: Path)
     assert analysis.engines["faces"].startswith("libfacedetection@")
 
 
+@pytest.mark.parametrize(
+    ("request_", "contents", "engines"),
+    [
+        (SAMPLES, [bytes(32_000)], {"speech", "speakers"}),
+        (PICTURE, [bytes(FRAME_BYTES)], {"faces", "looks", "overlays"}),
+        (TINY_VIDEO, [b"", b""], {"speech", "speakers", "faces", "looks", "overlays", "identity"}),
+    ],
+)
+async def test_only_engines_that_were_asked_are_named(
+    analyzer: Analyzer, request_: AnalysisRequest, contents: list[bytes], engines: set[str]
+) -> None:
+    fds = [filled(content) for content in contents]
+    assert set((await analyzer.analyze(request_, fds)).engines) == engines
+
+
 async def test_samples_written_before_any_frame_stop_nobody(analyzer: Analyzer) -> None:
     """More samples than a pipe holds, then the frames: who reads frames first waits for ever."""
     (frames, to_frames), (samples, to_samples) = os.pipe(), os.pipe()

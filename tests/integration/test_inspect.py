@@ -394,3 +394,16 @@ async def test_nothing_stays_open_after_an_inspection(tmp_path: Path) -> None:
     await check(clip, Kind.VIDEO)
     await check(still, Kind.IMAGE)
     assert open_descriptors() == before
+
+
+async def test_frames_that_no_model_may_take_make_a_video_unreadable(tmp_path: Path) -> None:
+    path = media.clip(
+        tmp_path / "a.mp4",
+        seconds=14,
+        size="256x256",
+        fps=290,
+        codecs=("-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac"),
+    )
+    found = await check(path, Kind.VIDEO)
+    assert found.facts.truncated
+    assert found.verdict.failed == (Code.UNREADABLE,)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from tests.corpus import labelled
-from validators.analysis.models.overlays import Overlays, SeenOverlay, overlay_facts
-from validators.analysis.models.text_detector import Luma
+from validators.analysis.models.overlays import Overlays, Search, SeenOverlay, overlay_facts
+from validators.analysis.models.text_detector import Luma, TextDetector, TextLine
 from validators.analysis.wire import FrameStream
 from validators.media.sandbox import tool_name
 from validators.policy import STANDARD
@@ -204,6 +204,28 @@ def test_the_smallest_pictures_are_searched_without_harm(
     height, width = size
     assert found(overlays, np.zeros((20, height, width), np.uint8)) == []
     assert overlays.in_still(np.zeros(size, np.uint8)) == ()
+
+
+class GapReader(TextDetector):
+    """Finds a line between the two strips of small print, where there is no picture."""
+
+    def __init__(self) -> None:
+        """It needs no weights."""
+
+    def lines(self, luma: Luma, *, pixels: int) -> list[TextLine]:
+        del pixels
+        rows = len(luma)
+        if rows == 20:
+            return []
+        line = TextLine(left=0.2, top=3 / rows, right=0.8, bottom=9 / rows, confidence=0.9)
+        return [line, line]
+
+
+def test_a_line_where_there_is_no_picture_is_none() -> None:
+    search = Search(text=GapReader(), every=1)
+    for number in range(10):
+        search.glance(np.full((20, 640), 90, np.uint8), number)
+    assert search.finish() == ()
 
 
 def test_a_search_that_was_shown_nothing_finds_nothing(overlays: Overlays) -> None:

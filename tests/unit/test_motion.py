@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from validators.analysis.motion import Motion
+from validators.analysis.motion import Motion, cuts
 from validators.facts import MotionFacts
 from validators.policy import STANDARD
 
@@ -75,6 +75,15 @@ def test_a_cut_says_when_its_first_frame_shows() -> None:
 def test_what_moves_the_whole_picture_is_no_cut(frames: list[Grey]) -> None:
     limit = STANDARD.scene_cut_fail - STANDARD.scene_cut_margin
     assert not [cut for cut in measured(frames).cuts if cut.score > limit]
+
+
+def test_jolts_without_end_are_no_camera_s() -> None:
+    """Looking for each costs as much as a hundred frames, and a hostile medium has a thousand."""
+    motion = Motion()
+    for n in range(24):
+        motion.see(scene(1, left=40 if n // 4 % 2 else 78))
+    assert len(cuts(motion.thumbs, examined=5)) == 0
+    assert len(cuts(motion.thumbs, examined=2)) == 3
 
 
 def test_a_picture_that_stands_still_changes_nowhere() -> None:

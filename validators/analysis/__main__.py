@@ -96,7 +96,7 @@ def analyze(engines: Engines, request: AnalysisRequest, fds: list[int]) -> Analy
     """
     pipes = [os.fdopen(fd, "rb") for fd in fds]
     samples = SampleReader(pipes.pop()) if request.samples else None
-    analysis = Analysis(engines=engines.versions)
+    analysis = Analysis(engines=asked(engines.versions, request))
     if request.frames is not None:
         frames = FrameReader(pipes.pop(), request.frames)
         seen = watch(frames, request.frames, engines)
@@ -112,6 +112,16 @@ def analyze(engines: Engines, request: AnalysisRequest, fds: list[int]) -> Analy
         truncated = analysis.truncated or samples.truncated
         analysis = replace(analysis, speech=speech, speakers=speakers, truncated=truncated)
     return analysis
+
+
+def asked(versions: dict[str, str], request: AnalysisRequest) -> dict[str, str]:
+    """The engines that *request* is for; all of them where it carries nothing."""
+    if not request.descriptors:
+        return versions
+    seen = () if request.frames is None else ("faces", "looks", "overlays")
+    known = ("identity",) if request.frames is not None and not request.frames.still else ()
+    heard = ("speech", "speakers") if request.samples else ()
+    return {name: versions[name] for name in versions if name in {*heard, *seen, *known}}
 
 
 def voices(engines: Engines, pcm: bytes) -> tuple[SpeechFacts, SpeakerFacts]:

@@ -36,6 +36,7 @@ _AROUND = 6  # frames before and after whose change is usual
 _USUAL_PERCENTILE = 60
 _USUAL_TIMES = 2.0
 _CANDIDATE = 4.0  # scores below it are no cut under any policy, and not listed
+_EXAMINED = 50  # candidates, .15 CPU s each; more than that in one medium is no camera's jolt
 _JOLT = 6  # how far a camera is jolted within a frame, in thumbnail pixels: a tenth of the picture
 
 _BLACK = 32  # studio black is 16; what is called black in a dark room is a little more
@@ -100,17 +101,21 @@ class Motion:
         )
 
 
-def cuts(thumbs: list[Thumb]) -> list[tuple[int, float]]:
-    """Frames that may be the first after a cut, and their scores."""
+def cuts(thumbs: list[Thumb], *, examined: int = _EXAMINED) -> list[tuple[int, float]]:
+    """Frames that may be the first after a cut, and their scores.
+
+    Jolts are looked for in the *examined* highest candidates; the others score as they are.
+    """
     steps = np.array([_middle(after - before) for before, after in _pairs(thumbs)], np.float32)
-    found = []
-    for at, step in enumerate(steps):
-        usual = _USUAL_TIMES * _usual(steps, at)
-        if step - usual >= _CANDIDATE:
-            score = min(float(step), _unexplained(thumbs[at], thumbs[at + 1])) - usual
-            if score >= _CANDIDATE:
-                found.append((at + 1, score))
-    return found
+    usual = [_USUAL_TIMES * _usual(steps, at) for at in range(len(steps))]
+    scores = {
+        at: float(step) - usual[at]
+        for at, step in enumerate(steps)
+        if step - usual[at] >= _CANDIDATE
+    }
+    for at in sorted(scores, key=lambda each: -scores[each])[:examined]:
+        scores[at] = min(scores[at], _unexplained(thumbs[at], thumbs[at + 1]) - usual[at])
+    return [(at + 1, score) for at, score in scores.items() if score >= _CANDIDATE]
 
 
 def _pairs(thumbs: list[Thumb]) -> list[tuple[Thumb, Thumb]]:

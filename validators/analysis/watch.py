@@ -22,9 +22,11 @@ from validators.analysis.wire import BYTES_PER_PIXEL, FrameStream
 from validators.facts import FaceFacts, FaceLook, FrameFacts, MotionFacts, OverlayFacts
 
 LOOKS_PER_S = 2.5
-MOST_LOOKS_PER_S = 40  # of a picture that flickers; three frames at 60 fps last longer
+MOST_LOOKS_PER_S = 40  # of a picture that flickers
+SAVED_LOOKS = 10.0  # of these, for where frames come slower than they do on average
 CONFIRMATIONS_PER_S = 1.0  # of a main face that stays where it was
 EMBEDDINGS_PER_S = 2 / 3  # and wherever another face may have taken the place of the first
+MOST_EMBEDDINGS_PER_S = 20  # three frames at 60 fps last as long as the time between two
 KNOWN_HEIGHT = 40  # pixels; smaller faces are too coarse to be told apart
 
 
@@ -85,10 +87,11 @@ class _Watching:
     embeddings: dict[int, Embedding] = field(default_factory=dict)  # by the number of the look
     main: Edges | None = None  # where the main face was when it was last looked for
     confirmed: Edges | None = None
+    spare: float = SAVED_LOOKS  # looks that may be taken at once
     next_look: int = 0  # numbers of frames: what is due then
-    next_chance: int = 0
     next_confirmation: int = 0
     next_embedding: int = 0
+    next_chance: int = 0  # of another face in the place of the first
 
     def see(self, frame: npt.NDArray[np.uint8]) -> None:
         """*frame*: one yuv420p frame, flat."""
@@ -97,9 +100,10 @@ class _Watching:
         self.search.glance(luma, number)
         self.motion.see(luma)
         news = self.motion.news(self.main)
-        if number >= self.next_look or (news.anything and number >= self.next_chance):
+        self.spare = min(SAVED_LOOKS, self.spare + MOST_LOOKS_PER_S / stream.per_s)
+        if number >= self.next_look or (news.anything and self.spare >= 1):
             self.motion.look()
-            self.next_chance = self._in(MOST_LOOKS_PER_S, number)
+            self.spare -= 1
             self._look(_bgr(frame, stream), number, news)
 
     def _in(self, per_s: float, number: int) -> int:
@@ -128,10 +132,12 @@ class _Watching:
     def _know(self, picture: Picture, face: Row, number: int, news: News) -> None:
         """Whose face it is: now and then, and where it may be another's."""
         due = number >= self.next_embedding
-        if (due or news.face) and face[3] >= KNOWN_HEIGHT:
+        again = news.face and number >= self.next_chance
+        if (due or again) and face[3] >= KNOWN_HEIGHT:
             embedding = self.engines.identity.embed(picture, face[LANDMARKS])
             self.embeddings[len(self.looks)] = embedding
             self.next_embedding = self._in(EMBEDDINGS_PER_S, number)
+            self.next_chance = self._in(MOST_EMBEDDINGS_PER_S, number)
 
     def sight(self) -> Sight:
         times_s = tuple(n / self.stream.per_s for n in range(len(self.motion.thumbs)))

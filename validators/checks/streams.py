@@ -65,7 +65,7 @@ def _unreadable_finding(facts: Facts, policy: Policy) -> Finding:
         message = "The decoder gave up before the end."
         return finding(Code.UNREADABLE, Outcome.FAIL, message, hint=REPAIR)
     if facts.truncated or _runs_fast(facts.decode, policy):
-        message = "More comes out of the decoder than its times say."
+        message = "More comes out of the decoder than a recording of its length can hold."
         return finding(Code.UNREADABLE, Outcome.FAIL, message, hint=REPAIR)
     share = min(_decoded_shares(facts, policy), default=0.0)
     if facts.decode.capped and share > 0:

@@ -116,7 +116,8 @@ class Search:
         gap = np.full((_GAP, width), 128, np.uint8)
         strips = np.vstack([mean[:head], gap, mean[height - foot :]])
         lines = self.text.lines(strips, pixels=_PRINT_PIXELS)
-        return [_back(line, len(strips), height, head, foot) for line in lines]
+        found = [_back(line, len(strips), height, head, foot) for line in lines]
+        return [line for line in found if line.bottom > line.top]  # none that fills the gap alone
 
     def _follow(self, line: TextLine) -> SeenOverlay | None:
         crops = np.stack([_shrunk(_inside(glance, line)) for glance in self.glances])
