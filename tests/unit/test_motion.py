@@ -69,8 +69,9 @@ def test_a_cut_says_when_its_first_frame_shows() -> None:
         [*take(1, 20), *(scene(1, left=40 + n * 2, gain=1.15) for n in range(20))],
         [scene(1, left=40 if n < 20 else 76) for n in range(40)],
         [scene(1, gain=1 - 0.03 * n) for n in range(30)],
+        [scene(1, left=(n // 5) * 137 % 600) for n in range(120)],
     ],
-    ids=["pan", "light", "jolt", "fade"],
+    ids=["pan", "light", "jolt", "fade", "repeated frames"],
 )
 def test_what_moves_the_whole_picture_is_no_cut(frames: list[Grey]) -> None:
     limit = STANDARD.scene_cut_fail - STANDARD.scene_cut_margin
@@ -80,8 +81,8 @@ def test_what_moves_the_whole_picture_is_no_cut(frames: list[Grey]) -> None:
 def test_jolts_without_end_are_no_camera_s() -> None:
     """Looking for each costs as much as a hundred frames, and a hostile medium has a thousand."""
     motion = Motion()
-    for n in range(24):
-        motion.see(scene(1, left=40 if n // 4 % 2 else 78))
+    for n in range(120):
+        motion.see(scene(1, left=40 if n // 20 % 2 else 78))
     assert len(cuts(motion.thumbs, examined=5)) == 0
     assert len(cuts(motion.thumbs, examined=2)) == 3
 

@@ -35,6 +35,7 @@ _NOWHERE = slice(0), slice(0)
 _AROUND = 6  # frames before and after whose change is usual
 _USUAL_PERCENTILE = 60
 _USUAL_TIMES = 2.0
+_FAR_AROUND, _REPEATEDLY = 15, 3
 _CANDIDATE = 4.0  # scores below it are no cut under any policy, and not listed
 _EXAMINED = 50  # candidates, .15 CPU s each; more than that in one medium is no camera's jolt
 _JOLT = 6  # how far a camera is jolted within a frame, in thumbnail pixels: a tenth of the picture
@@ -107,7 +108,7 @@ def cuts(thumbs: list[Thumb], *, examined: int = _EXAMINED) -> list[tuple[int, f
     Jolts are looked for in the *examined* highest candidates; the others score as they are.
     """
     steps = np.array([_middle(after - before) for before, after in _pairs(thumbs)], np.float32)
-    usual = [_USUAL_TIMES * _usual(steps, at) for at in range(len(steps))]
+    usual = [_usual(steps, at) for at in range(len(steps))]
     scores = {
         at: float(step) - usual[at]
         for at, step in enumerate(steps)
@@ -123,8 +124,19 @@ def _pairs(thumbs: list[Thumb]) -> list[tuple[Thumb, Thumb]]:
 
 
 def _usual(steps: npt.NDArray[np.float32], at: int) -> float:
-    around = np.concatenate([steps[max(0, at - _AROUND) : at], steps[at + 1 : at + 1 + _AROUND]])
-    return float(np.percentile(around, _USUAL_PERCENTILE)) if len(around) else 0.0
+    """What a step of the take may come to here.
+
+    Where frames are repeated (12 a second shown as 60), most steps near a real one are none, so
+    the third largest farther around counts too: of cuts there are not so many.
+    """
+    near, far = (
+        np.concatenate([steps[max(0, at - reach) : at], steps[at + 1 : at + 1 + reach]])
+        for reach in (_AROUND, _FAR_AROUND)
+    )
+    if not len(near):
+        return 0.0
+    lively = float(np.sort(far)[-_REPEATEDLY]) if len(far) >= _REPEATEDLY else 0.0
+    return max(_USUAL_TIMES * float(np.percentile(near, _USUAL_PERCENTILE)), lively)
 
 
 def _middle(step: Thumb) -> float:

@@ -9,7 +9,7 @@ from validators.facts import Facts
 from validators.policy import Policy
 from validators.verdict import Code, Finding, Outcome
 
-TOO_FEW = "Skipped, because the face is seen too rarely to compare it with itself."
+TOO_FEW = "Skipped, because the face is seen too rarely, or too small, to compare it with itself."
 
 
 def identity(facts: Facts, policy: Policy) -> Iterator[Finding]:
