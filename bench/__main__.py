@@ -2,12 +2,14 @@
 
     python -m bench [FILE…]        default: samples/, and four larger media made from them
 
-One run, the same files, the same machine. Warm models: what a start costs is told apart. The peer
-(bench/peer.py) runs in the environment that `make test-pyannote` makes.
+One run, the same files, the same machine, one processor for all: two that share a core slow each
+other down, and only the measured side has two processes. Warm models: what a start costs is told
+apart. The peer (bench/peer.py) runs in the environment that `make test-pyannote` makes.
 """
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,7 @@ class Ours:
 
 def main() -> None:
     named = [Path(word).absolute() for word in sys.argv[1:]]
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory(prefix="greenroom-bench-") as folder:
         paths = named or [*media.samples(), *media.make(Path(folder))]
         ours = asyncio.run(measure_ours(paths))

@@ -26,6 +26,7 @@ CAP_SLACK_S = 0.2  # a last frame that starts so close to the stop was cut short
 SAMPLES_PER_S = 16_000
 FINE_TIME_BASE = "1:90000"  # the default, one over the frame rate, rounds variable rates
 MAX_THREADS = 4  # more only cost memory
+LARGE_PIXELS = 1_000_000_000  # of all frames: 15 s of 1080p; one thread decodes that in 10 s
 MAX_VIDEO_FRAMES = 4_000  # 250 a second of the longest medium; the child takes no more
 BROKEN_PIPE = os.strerror(errno.EPIPE)  # ffmpeg ignores SIGPIPE, reports this and fails
 CORNER = r"crop=min(16\,iw):min(16\,ih):0:0,scale=16:16,format=gray"
@@ -94,13 +95,24 @@ async def decode(
     )
 
 
+def threads_for(video: StreamFacts | None) -> int:
+    """One, unless that would take long: two threads decode damage differently every time.
+
+    One is cheaper, too: the models that look on at the same time need a processor.
+    """
+    if video is None:
+        return 1
+    pixels = (video.width or 0) * (video.height or 0) * video.packets
+    return 1 if pixels <= LARGE_PIXELS else min(MAX_THREADS, os.cpu_count() or 1)
+
+
 def command(path: Path, plan: Plan, *, ffmpeg_name: str) -> list[str]:
     """The command line. Outputs have filters of their own, so one dead stream stops no other."""
     source = ffmpeg.input(
         f"file:{path}",
         **input_options(plan.signature),
         t=plan.up_to_s,
-        threads=min(MAX_THREADS, os.cpu_count() or 1),
+        threads=threads_for(plan.video),
         err_detect="explode",
         max_pixels=plan.max_pixels,
     )
