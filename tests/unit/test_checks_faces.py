@@ -290,3 +290,11 @@ def test_a_picture_has_no_times() -> None:
     finding = the(Code.MULTIPLE_FACES, replace(IMAGE, faces=two))
     assert (finding.outcome, finding.ranges) == (Outcome.FAIL, ())
     assert finding.message == "A second face shows."
+
+
+def test_who_was_there_first_stays_the_main_face() -> None:
+    larger = replace(FACE, left=0.62, width=0.35, height=0.6)
+    facts = seen((FACE,), (FACE, larger), (FACE, larger))
+    finding = the(Code.MULTIPLE_FACES, facts)
+    assert finding.outcome is Outcome.FAIL
+    assert finding.value == 0.6

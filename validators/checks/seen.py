@@ -1,6 +1,7 @@
 """The frames that were looked at: how long each stands, who is in it, and what a clip shows of it.
 
-The main face of a frame is the largest sure one; boxes mostly inside it are the same face again.
+The main face is the largest sure one that is where it was before; boxes mostly inside it are the
+same face again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -42,7 +43,12 @@ def seen(facts: Facts, policy: Policy) -> list[Seen]:
         return []
     frames = facts.faces.frames
     times = _shown(facts.faces, facts.decode)
-    return [_frame(frame, time, policy) for frame, time in zip(frames, times, strict=True)]
+    found: list[Seen] = []
+    before: Face | None = None
+    for frame, time in zip(frames, times, strict=True):
+        found.append(_frame(frame, time, before, policy))
+        before = found[-1].main or before
+    return found
 
 
 def closely(frames: Iterable[Seen], *, least_presence: float) -> list[Close]:
@@ -175,10 +181,10 @@ def _shown(measured: FaceFacts, decode: DecodeFacts | None) -> list[Range]:
     return list(zip(starts, [*starts[1:], last], strict=True))
 
 
-def _frame(frame: FrameFacts, shown: Range, policy: Policy) -> Seen:
+def _frame(frame: FrameFacts, shown: Range, before: Face | None, policy: Policy) -> Seen:
     plausible = [face for face in frame.faces if _is_plausible(face, policy)]
     sure = [face for face in plausible if is_sure(face, policy)] or plausible
-    main = max(sure, key=_area, default=None)
+    main = _main(sure, before, policy)
     others = (
         face
         for face in plausible
@@ -208,6 +214,15 @@ def _is_group(frame: Seen, policy: Policy) -> bool:
     everybody = [*frame.others, *([frame.main] if frame.main is not None else [])]
     certain = [face for face in everybody if face.confidence >= policy.face_confidence]
     return len(certain) >= policy.group_of_faces
+
+
+def _main(sure: list[Face], before: Face | None, policy: Policy) -> Face | None:
+    """Who carries on from the frame before, however large a second face comes in; else the largest.
+
+    *before*: the main face there.
+    """
+    staying = [face for face in sure if before and inside(face, before) > policy.inside_main_face]
+    return max(staying or sure, key=_area, default=None)
 
 
 def _confirmed(face: Face, policy: Policy) -> bool:
