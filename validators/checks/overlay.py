@@ -7,7 +7,8 @@ What may as well be part of the scene, as a sign on the wall may, only warns.
 from collections.abc import Iterator
 
 from validators.checks.grade import crossed, finding, skip, too_high
-from validators.facts import Face, FaceFacts, Facts, Overlay, OverlayFacts, Range
+from validators.checks.seen import inside, joined, seen
+from validators.facts import Face, Facts, Overlay, OverlayFacts
 from validators.policy import Policy
 from validators.verdict import Code, Finding, Outcome
 
@@ -19,8 +20,7 @@ def overlay(facts: Facts, policy: Policy) -> Iterator[Finding]:
     if facts.overlays is None:
         yield skip(Code.OVERLAY, NO_SEARCH)
         return
-    faces = [] if facts.faces is None else _main_faces(facts.faces, policy)
-    yield _worst(facts.overlays, faces, policy)
+    yield _worst(facts.overlays, _main_faces(facts, policy), policy)
 
 
 def _worst(measured: OverlayFacts, faces: list[tuple[float, Face]], policy: Policy) -> Finding:
@@ -45,7 +45,7 @@ def _worst(measured: OverlayFacts, faces: list[tuple[float, Face]], policy: Poli
         value=value,
         limit=crossed(outcome, warn=0, fail=fail),
         unit="share",
-        ranges=_joined([shown for each in counted for shown in each.shown]),
+        ranges=joined(sorted(shown for each in counted for shown in each.shown)),
         hint="Send the recording without captions, logos, watermarks or banners.",
     )
 
@@ -66,40 +66,24 @@ def _message(value: float, outcome: Outcome, *, by_face: bool) -> str:
     return f"Text on {value:.1%} of the {where} may be laid over it."
 
 
-def _main_faces(measured: FaceFacts, policy: Policy) -> list[tuple[float, Face]]:
-    """The largest face of each frame and the time of the frame, where there is one."""
-    return [
-        (frame.time_s, max(sure, key=lambda face: face.width * face.height))
-        for frame in measured.frames
-        if (sure := [face for face in frame.faces if face.confidence >= policy.face_confidence])
-    ]
+def _main_faces(facts: Facts, policy: Policy) -> list[tuple[float, Face]]:
+    """The main face of each frame and the time of the frame, where there is one."""
+    return [(each.shown[0], each.main) for each in seen(facts, policy) if each.main is not None]
 
 
 def _of_face(overlay: Overlay, faces: list[tuple[float, Face]]) -> float:
     """The largest share of the face that *overlay* covers while it is shown."""
+    box = Face(
+        left=overlay.left,
+        top=overlay.top,
+        width=overlay.width,
+        height=overlay.height,
+        confidence=overlay.confidence,
+    )
     return max(
-        (_covered(overlay, face) for time_s, face in faces if _shown(overlay, time_s)), default=0.0
+        (inside(face, box) for time_s, face in faces if _shown(overlay, time_s)), default=0.0
     )
 
 
 def _shown(overlay: Overlay, time_s: float) -> bool:
     return not overlay.shown or any(start <= time_s <= end for start, end in overlay.shown)
-
-
-def _covered(overlay: Overlay, face: Face) -> float:
-    right = min(overlay.left + overlay.width, face.left + face.width)
-    bottom = min(overlay.top + overlay.height, face.top + face.height)
-    width, height = right - max(overlay.left, face.left), bottom - max(overlay.top, face.top)
-    area = face.width * face.height
-    return max(0.0, width) * max(0.0, height) / area if area > 0 else 0.0
-
-
-def _joined(times: list[Range]) -> tuple[Range, ...]:
-    """In order, those that touch or overlap as one."""
-    ranges: list[Range] = []
-    for start_s, end_s in sorted(times):
-        if ranges and start_s <= ranges[-1][1]:
-            ranges[-1] = (ranges[-1][0], max(end_s, ranges[-1][1]))
-        else:
-            ranges.append((start_s, end_s))
-    return tuple(ranges)

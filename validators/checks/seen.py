@@ -149,7 +149,7 @@ def joined(times: Iterable[Range]) -> tuple[Range, ...]:
         if end_s <= start_s:
             continue
         if ranges and start_s <= ranges[-1][1]:
-            ranges[-1] = (ranges[-1][0], end_s)
+            ranges[-1] = (ranges[-1][0], max(end_s, ranges[-1][1]))
         else:
             ranges.append((start_s, end_s))
     return tuple(ranges)
