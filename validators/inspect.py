@@ -12,7 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from validators.analysis.wire import Analysis, AnalysisRequest, ComparisonRequest, FrameStream
+from validators.analysis.wire import (
+    MAX_VIDEO_FRAMES,
+    Analysis,
+    AnalysisRequest,
+    ComparisonRequest,
+    FrameStream,
+)
 from validators.errors import AnalysisCrashedError, one_failure
 from validators.facts import (
     FACTS_VERSION,
@@ -23,7 +29,7 @@ from validators.facts import (
     PairFacts,
     StreamFacts,
 )
-from validators.media.decode import MAX_VIDEO_FRAMES, Decoded, Plan, decode, frame_size
+from validators.media.decode import Decoded, Plan, decode, frame_size
 from validators.media.picture import Picture, decode_picture
 from validators.media.pipes import Pipe, open_pipes
 from validators.media.probe import UnreadableError, probe

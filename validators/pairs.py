@@ -22,10 +22,11 @@ from validators.checks.pairs import Given, judge_pair
 from validators.errors import ToolCrashedError, UnmeasuredError, one_failure
 from validators.facts import FaceFacts, Facts, FrameFacts, PairFacts
 from validators.inspect import Tools
+from validators.media.command import arguments, upright
 from validators.media.decode import frame_size
 from validators.media.picture import Picture, decode_picture
 from validators.media.pipes import Pipe, open_pipes
-from validators.media.reopen import arguments, expect_success, opened, picture_of, upright
+from validators.media.reopen import expect_success, opened, picture_of
 from validators.media.voice import Voice, decode_voice
 from validators.policy import STANDARD, Policy
 from validators.verdict import PairVerdict

@@ -1,12 +1,11 @@
 """Rules judge facts under a policy. They are pure: no file, clock or model."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Protocol
 
 from validators.checks.duration import duration
 from validators.checks.faces import faces
-from validators.checks.grade import skip_after
+from validators.checks.grade import skip_after, strictly
 from validators.checks.identity import identity
 from validators.checks.motion import motion
 from validators.checks.mouth import mouth
@@ -176,10 +175,7 @@ def _listed(
     finding = findings[code]
     if finding.outcome is Outcome.SKIPPED and cause is not None:
         return skip_after(code, cause)
-    if finding.outcome is Outcome.UNCERTAIN and policy.uncertain_fails:
-        message = f"{finding.message} This policy does not accept what is too close to call."
-        return replace(finding, outcome=Outcome.FAIL, message=message)
-    return finding
+    return strictly(finding, policy)
 
 
 def media(facts: Facts) -> Media:

@@ -15,10 +15,10 @@ import pytest
 import pytest_asyncio
 
 from validators.analysis import weights
-from validators.analysis.__main__ import MAX_FRAMES, SampleReader
+from validators.analysis.__main__ import SampleReader
 from validators.analysis.client import Analyzer
 from validators.analysis.models.face_detector import drawn_face
-from validators.analysis.wire import AnalysisRequest, FrameStream
+from validators.analysis.wire import MAX_VIDEO_FRAMES, AnalysisRequest, FrameStream
 from validators.errors import AnalysisCrashedError
 from validators.facts import Kind
 
@@ -167,12 +167,12 @@ async def test_nothing_at_all_is_no_error(analyzer: Analyzer) -> None:
 
 
 async def test_what_is_too_much_is_read_dropped_and_reported(analyzer: Analyzer) -> None:
-    fds = [filled(bytes(TINY.frame_bytes * MAX_FRAMES + 1)), filled(bytes(17 * 32_000 + 2))]
+    fds = [filled(bytes(TINY.frame_bytes * MAX_VIDEO_FRAMES + 1)), filled(bytes(17 * 32_000 + 2))]
     analysis = await analyzer.analyze(TINY_VIDEO, fds)
     assert analysis.motion is not None
     assert analysis.speech is not None
     assert analysis.truncated
-    assert (len(analysis.motion.times_s), analysis.speech.duration_s) == (MAX_FRAMES, 17)
+    assert (len(analysis.motion.times_s), analysis.speech.duration_s) == (MAX_VIDEO_FRAMES, 17)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ async def test_what_is_too_much_is_read_dropped_and_reported(analyzer: Analyzer)
         (SAMPLES, [bytes(17 * 32_000 + 1)], True),
         (PICTURE, [bytes(FRAME_BYTES)], False),
         (PICTURE, [bytes(FRAME_BYTES + 1)], True),
-        (TINY_VIDEO, [bytes(TINY.frame_bytes * MAX_FRAMES), b""], False),
-        (TINY_VIDEO, [bytes(TINY.frame_bytes * MAX_FRAMES + 1), b""], True),
+        (TINY_VIDEO, [bytes(TINY.frame_bytes * MAX_VIDEO_FRAMES), b""], False),
+        (TINY_VIDEO, [bytes(TINY.frame_bytes * MAX_VIDEO_FRAMES + 1), b""], True),
     ],
 )
 async def test_the_surplus_begins_with_one_byte(

@@ -8,10 +8,10 @@ import pytest
 
 from tests import media
 from tests.fakes.analyzer import drain
+from validators.analysis.wire import MAX_VIDEO_FRAMES
 from validators.errors import ToolCrashedError
 from validators.facts import DecodeFacts, StreamFacts, StreamType
 from validators.media.decode import (
-    MAX_VIDEO_FRAMES,
     Decoded,
     Plan,
     Timeline,

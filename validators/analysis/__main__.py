@@ -25,6 +25,8 @@ from validators.analysis.wire import (
     BYTES_PER_SAMPLE,
     HEADER,
     MAX_FDS,
+    MAX_MEDIA_S,
+    MAX_VIDEO_FRAMES,
     SAMPLE_RATE_HZ,
     Analysis,
     AnalysisRequest,
@@ -38,9 +40,7 @@ from validators.analysis.wire import (
 )
 from validators.facts import SpeakerFacts, SpeechFacts
 
-MAX_MEDIA_S = 17.0  # decoding stops 1 s past the longest medium that can pass
 MAX_FRAME_PIXELS = 1280 * 1280  # what a still image is scaled down to; video is smaller
-MAX_FRAMES = 4_000  # of a video: 250 a second of the longest that can pass
 DRAIN_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG = 1
@@ -137,7 +137,7 @@ class FrameReader:
             raise WireError(f"frames of {stream.width}x{stream.height}")
         self._pipe = pipe
         self._frame_bytes = stream.frame_bytes
-        self._most = 1 if stream.still else MAX_FRAMES
+        self._most = 1 if stream.still else MAX_VIDEO_FRAMES
         self.truncated = False  # whether there were more than any medium may hold
 
     def __iter__(self) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from validators.analysis.models.identity import distance
 from validators.analysis.wire import (
     BYTES_PER_PIXEL,
     BYTES_PER_SAMPLE,
+    MAX_MEDIA_S,
     SAMPLE_RATE_HZ,
     ComparisonRequest,
     FacePairRequest,
@@ -26,7 +27,7 @@ from validators.facts import PairFacts, Range
 
 MAX_PICTURE_PIXELS = 1280 * 1280  # what a still image is scaled down to; frames are smaller
 MAX_FRAMES = 8
-MAX_SAMPLES = 17 * SAMPLE_RATE_HZ  # decoding stops 1 s past the longest medium that can pass
+MAX_SAMPLES = int(MAX_MEDIA_S * SAMPLE_RATE_HZ)
 
 Embedding = npt.NDArray[np.float32]
 

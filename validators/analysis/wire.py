@@ -27,6 +27,9 @@ HEADER = struct.Struct("!I")
 MAX_FRAME_BYTES = 1 << 22  # a thousand looks at a crowd take less than 1 MB
 MAX_FDS = 2  # frames, samples
 
+MAX_MEDIA_S = 17.0  # decoding stops 1 s past the longest medium that can pass
+MAX_VIDEO_FRAMES = 4_000  # 250 a second of the longest that can pass; no more are read
+
 SAMPLE_RATE_HZ = 16_000
 BYTES_PER_SAMPLE = 2  # s16le, mono
 BYTES_PER_PIXEL = 3  # bgr24

@@ -1,7 +1,13 @@
 """How a measured value becomes a finding: the few shapes that checks share."""
 
+from dataclasses import replace
+from typing import TypeVar
+
 from validators.facts import Range
-from validators.verdict import Code, Finding, Outcome
+from validators.policy import Policy
+from validators.verdict import AnyFinding, Code, Finding, Outcome
+
+F = TypeVar("F", bound=AnyFinding)
 
 
 def skip(code: Code, why: str) -> Finding:
@@ -52,3 +58,11 @@ def finding(
         message=message,
         hint=None if outcome is Outcome.PASS else hint,
     )
+
+
+def strictly(found: F, policy: Policy) -> F:
+    """*found*, failed where it is too close to call and the policy accepts no such thing."""
+    if found.outcome is not Outcome.UNCERTAIN or not policy.uncertain_fails:
+        return found
+    message = f"{found.message} This policy does not accept what is too close to call."
+    return replace(found, outcome=Outcome.FAIL, message=message)

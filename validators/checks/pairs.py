@@ -5,14 +5,12 @@ their limit for people who look or sound alike, so there is a margin in which no
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from validators.checks.grade import too_high, too_low
+from validators.checks.grade import strictly, too_high, too_low
 from validators.facts import PairFacts
 from validators.policy import Policy
 from validators.verdict import Decision, Outcome, PairCode, PairFinding, PairVerdict
-
-UNCERTAIN_FAILS = "This policy does not accept what is too close to call."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +23,7 @@ class Given:
 
 def judge_pair(facts: PairFacts, given: Given, policy: Policy) -> PairVerdict:
     """Both checks, in public order. Accepted when neither fails."""
-    checks = tuple(_strictly(finding, policy) for finding in _findings(facts, given, policy))
+    checks = tuple(strictly(finding, policy) for finding in _findings(facts, given, policy))
     failed = any(check.outcome is Outcome.FAIL for check in checks)
     return PairVerdict(
         verdict=Decision.REJECTED if failed else Decision.ACCEPTED,
@@ -105,10 +103,3 @@ def _unseen(code: PairCode, message: str, hint: str) -> PairFinding:
 
 def _skipped(code: PairCode, why: str) -> PairFinding:
     return PairFinding(code=code, outcome=Outcome.SKIPPED, message=why)
-
-
-def _strictly(finding: PairFinding, policy: Policy) -> PairFinding:
-    if finding.outcome is not Outcome.UNCERTAIN or not policy.uncertain_fails:
-        return finding
-    message = f"{finding.message} {UNCERTAIN_FAILS}"
-    return replace(finding, outcome=Outcome.FAIL, message=message)

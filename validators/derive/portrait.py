@@ -8,8 +8,9 @@ from validators.derive.portrait_choice import best_frame
 from validators.errors import ToolCrashedError, UnmeasuredError
 from validators.facts import FaceFacts, Facts, FrameFacts, Kind
 from validators.inspect import Tools
+from validators.media.command import arguments, upright
 from validators.media.picture import PILLOW_FORMATS
-from validators.media.reopen import arguments, expect_success, opened, picture_of, upright
+from validators.media.reopen import expect_success, opened, picture_of
 from validators.policy import STANDARD
 
 # Sharp, with colours at full size, and the same on every run of one ffmpeg.

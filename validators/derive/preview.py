@@ -7,8 +7,9 @@ import ffmpeg
 from validators.derive.derived import Derived, run_into
 from validators.facts import Facts
 from validators.inspect import Tools
+from validators.media.command import arguments, upright
 from validators.media.decode import frame_size
-from validators.media.reopen import arguments, expect_success, opened, picture_of, sound_of, upright
+from validators.media.reopen import expect_success, opened, picture_of, sound_of
 
 LONGEST_S = 5.0
 SIDE = 480  # pixels, of the longer side

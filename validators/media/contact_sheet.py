@@ -13,25 +13,21 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import ffmpeg
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from validators.errors import ToolCrashedError, one_failure
 from validators.facts import Facts, Kind, Range, StreamFacts
+from validators.media.command import arguments, source, upright
 from validators.media.decode import (
     CORNER,
     FINE_TIME_BASE,
-    MAX_THREADS,
-    MIRRORED,
     SAMPLES_PER_S,
-    TURNS,
     frame_size,
 )
 from validators.media.picture import Picture, decode_picture
 from validators.media.pipes import Pipe, open_pipes
-from validators.media.probe import input_options
 from validators.media.sandbox import Sandbox, complaints
 
 SPREAD = 12  # pictures at even distances: three, four or six stand in a row
@@ -194,49 +190,36 @@ async def _decode(order: _Order, reading: Reading, pipes: Sequence[Pipe]) -> lis
 
 def command(order: _Order, reading: Reading, fds: Sequence[int]) -> list[str]:
     """One ffmpeg: the wanted frames, when each is shown, and the sound."""
-    source = ffmpeg.input(
-        f"file:{order.path}",
-        **input_options(order.facts.signature or ""),
-        t=reading.up_to_s,
-        threads=min(MAX_THREADS, os.cpu_count() or 1),
-        err_detect="explode",
+    opened = source(
+        order.path,
+        order.facts.signature or "",
+        video=order.video,
+        up_to_s=reading.up_to_s,
         max_pixels=reading.max_frame_pixels,
     )
     left, outputs = list(fds), []
     if order.video is not None:
         picked = pick([time_s + order.start_s for time_s in order.times_s])
-        track, most = source[str(order.video.index)], {"frames:v": MAX_SHOTS}
+        track, most = opened[str(order.video.index)], {"frames:v": MAX_SHOTS}
         raw = {"f": "rawvideo", "pix_fmt": "bgr24", "fps_mode": "passthrough"}
         timed = {"f": "framecrc", "c:v": "rawvideo", "enc_time_base:v": FINE_TIME_BASE}
         frames = f"pipe:{left.pop(0)}"
-        outputs.append(track.output(frames, vf=f"{picked},{_upright(order)}", **raw, **most))
+        turned = upright(order.video, order.shot_size, flags="bicubic")
+        outputs.append(track.output(frames, vf=f"{picked},{turned}", **raw, **most))
         timed |= {"fps_mode": "passthrough", "vf": f"{picked},{CORNER}"}
         outputs.append(track.output("pipe:1", **timed, **most))
     if order.audio is not None:
         form = f"aformat=sample_fmts=s16:sample_rates={SAMPLES_PER_S}:channel_layouts=mono"
         form += f",atrim=end_sample={int(reading.up_to_s * SAMPLES_PER_S)}"
-        sound = source[str(order.audio.index)]
+        sound = opened[str(order.audio.index)]
         outputs.append(sound.output(f"pipe:{left.pop(0)}", f="s16le", af=form))
-    arguments: list[str] = ffmpeg.merge_outputs(*outputs).get_args()
-    quiet = ["-nostdin", "-hide_banner", "-v", "error", "-noautorotate", "-filter_threads", "1"]
-    return [reading.ffmpeg, *quiet, *arguments]
+    return arguments(*outputs, ffmpeg_name=reading.ffmpeg)
 
 
 def pick(times_s: Sequence[float]) -> str:
     """A filter that lets pass the first frame at or after each time, and the very first."""
     passed = (f"gte(t,{at:.4f})*lt(prev_t,{at:.4f})" for at in (t - EARLY_S for t in times_s))
     return f"select='isnan(prev_t)+{'+'.join(passed)}'"
-
-
-def _upright(order: _Order) -> str:
-    """Scaled before it is turned: turning small frames is cheap."""
-    (width, height), video = order.shot_size, order.video
-    if video is None:
-        return "null"
-    if video.rotation_deg % 180:
-        width, height = height, width
-    turns = MIRRORED if video.mirrored else TURNS
-    return f"scale={width}:{height}{turns[video.rotation_deg]}"
 
 
 def shown_at(framecrc: bytes) -> list[float]:

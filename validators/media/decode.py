@@ -16,23 +16,18 @@ from pathlib import Path
 
 import ffmpeg
 
+from validators.analysis.wire import MAX_VIDEO_FRAMES
 from validators.errors import ToolCrashedError
 from validators.facts import DecodeFacts, StreamFacts, TrackFacts
-from validators.media.probe import input_options
+from validators.media.command import arguments, source, upright
 from validators.media.sandbox import Sandbox, complaints
 
 FRAME_SIDE = 640  # finds a face of 5 % of the frame's height in two of three
 CAP_SLACK_S = 0.2  # a last frame that starts so close to the stop was cut short by it
 SAMPLES_PER_S = 16_000
 FINE_TIME_BASE = "1:90000"  # the default, one over the frame rate, rounds variable rates
-MAX_THREADS = 4  # more only cost memory
-LARGE_PIXELS = 1_000_000_000  # of all frames: 15 s of 1080p; one thread decodes that in 10 s
-MAX_VIDEO_FRAMES = 4_000  # 250 a second of the longest medium; the child takes no more
 BROKEN_PIPE = os.strerror(errno.EPIPE)  # ffmpeg ignores SIGPIPE, reports this and fails
 CORNER = r"crop=min(16\,iw):min(16\,ih):0:0,scale=16:16,format=gray"
-
-TURNS = {0: "", 90: ",transpose=clock", 180: ",hflip,vflip", 270: ",transpose=cclock"}
-MIRRORED = {0: ",hflip", 90: ",transpose=clock_flip", 180: ",vflip", 270: ",transpose=cclock_flip"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,77 +90,58 @@ async def decode(
     )
 
 
-def threads_for(video: StreamFacts | None) -> int:
-    """One, unless that would take long: two threads decode damage differently every time.
-
-    One is cheaper, too: the models that look on at the same time need a processor.
-    """
-    if video is None:
-        return 1
-    pixels = (video.width or 0) * (video.height or 0) * video.packets
-    return 1 if pixels <= LARGE_PIXELS else min(MAX_THREADS, os.cpu_count() or 1)
-
-
 def command(path: Path, plan: Plan, *, ffmpeg_name: str) -> list[str]:
     """The command line. Outputs have filters of their own, so one dead stream stops no other."""
-    source = ffmpeg.input(
-        f"file:{path}",
-        **input_options(plan.signature),
-        t=plan.up_to_s,
-        threads=threads_for(plan.video),
-        err_detect="explode",
+    opened = source(
+        path,
+        plan.signature,
+        video=plan.video,
+        up_to_s=plan.up_to_s,
         max_pixels=plan.max_pixels,
     )
-    outputs = [_timeline_output(source, plan)]
+    outputs = [_timeline_output(opened, plan)]
     if plan.video is not None and plan.frames_fd is not None:
-        outputs.append(_frames_output(source, plan.video, plan.frames_fd))
+        outputs.append(_frames_output(opened, plan.video, plan.frames_fd))
     if plan.audio is not None and plan.samples_fd is not None:
-        outputs.append(_samples_output(source, plan.audio, plan.samples_fd, plan))
-    arguments: list[str] = ffmpeg.merge_outputs(*outputs).get_args()
-    quiet = ["-nostdin", "-hide_banner", "-v", "error", "-noautorotate", "-filter_threads", "1"]
-    return [ffmpeg_name, *quiet, *arguments]
+        outputs.append(_samples_output(opened, plan.audio, plan.samples_fd, plan))
+    return arguments(*outputs, ffmpeg_name=ffmpeg_name)
 
 
-def _timeline_output(source: ffmpeg.Stream, plan: Plan) -> ffmpeg.Stream:
+def _timeline_output(opened: ffmpeg.Stream, plan: Plan) -> ffmpeg.Stream:
     """A corner of each frame is enough: only its time counts."""
     options = {"f": "framecrc", "fps_mode": "passthrough", "c:a": "pcm_s16le"}
     tracks = []
     if plan.video is not None:
-        tracks.append(source[str(plan.video.index)])
+        tracks.append(opened[str(plan.video.index)])
         options |= {"c:v": "rawvideo", "enc_time_base:v": FINE_TIME_BASE, "filter:v": CORNER}
     if plan.audio is not None:
-        tracks.append(source[str(plan.audio.index)])
+        tracks.append(opened[str(plan.audio.index)])
     return ffmpeg.output(*tracks, "pipe:1", **options)
 
 
-def _frames_output(source: ffmpeg.Stream, video: StreamFacts, fd: int) -> ffmpeg.Stream:
-    """Scaled before it is turned: turning small frames is cheap. One size, whatever comes.
+def _frames_output(opened: ffmpeg.Stream, video: StreamFacts, fd: int) -> ffmpeg.Stream:
+    """One size, whatever comes.
 
     Averaging areas costs a fifth of what bicubic does and invents no edges.
     """
-    width, height = frame_size(video)
-    if video.rotation_deg % 180:
-        width, height = height, width
-    turns = MIRRORED if video.mirrored else TURNS
-    upright = f"scale={width}:{height}:flags=area:out_range=tv{turns[video.rotation_deg]}"
-    return source[str(video.index)].output(
+    return opened[str(video.index)].output(
         f"pipe:{fd}",
         f="rawvideo",
         pix_fmt="yuv420p",
         fps_mode="passthrough",
-        vf=upright,
+        vf=upright(video, frame_size(video), flags="area:out_range=tv"),
         **{"frames:v": MAX_VIDEO_FRAMES},
     )
 
 
 def _samples_output(
-    source: ffmpeg.Stream, audio: StreamFacts, fd: int, plan: Plan
+    opened: ffmpeg.Stream, audio: StreamFacts, fd: int, plan: Plan
 ) -> ffmpeg.Stream:
     """Cut by the count of samples: a header may give them a clock of any speed."""
     left = "pan=mono|c0=c0," if plan.left_alone else ""
     wanted = f"aformat=sample_fmts=s16:sample_rates={SAMPLES_PER_S}:channel_layouts=mono"
     last = f"atrim=end_sample={int(plan.up_to_s * SAMPLES_PER_S)}"
-    return source[str(audio.index)].output(f"pipe:{fd}", f="s16le", af=f"{left}{wanted},{last}")
+    return opened[str(audio.index)].output(f"pipe:{fd}", f="s16le", af=f"{left}{wanted},{last}")
 
 
 @dataclass(slots=True, kw_only=True)

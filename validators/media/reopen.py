@@ -1,18 +1,14 @@
 """Opening a medium again after it was judged: as the decode did, so that the same is seen."""
 
-import os
 from pathlib import Path
 
 import ffmpeg
 
 from validators.errors import ToolCrashedError, UnmeasuredError
 from validators.facts import Facts, StreamFacts
-from validators.media.decode import MAX_THREADS, MIRRORED, TURNS
-from validators.media.probe import input_options
+from validators.media.command import source
 from validators.media.sandbox import Completed, complaints
 from validators.policy import STANDARD
-
-QUIET = ("-nostdin", "-hide_banner", "-v", "error", "-noautorotate", "-filter_threads", "1")
 
 
 def opened(path: Path, facts: Facts, *, up_to_s: float) -> ffmpeg.Stream:
@@ -21,20 +17,15 @@ def opened(path: Path, facts: Facts, *, up_to_s: float) -> ffmpeg.Stream:
     One filter serves the whole medium, also where its picture changes size, so that frames are
     counted through to the end.
     """
-    return ffmpeg.input(
-        f"file:{path}",
-        **input_options(facts.signature or ""),
-        t=up_to_s,
-        threads=min(MAX_THREADS, os.cpu_count() or 1),
-        err_detect="explode",
+    video = facts.container.video if facts.container else ()
+    return source(
+        path,
+        facts.signature or "",
+        video=next(iter(video), None),
+        up_to_s=up_to_s,
         max_pixels=STANDARD.max_frame_pixels,
         **{"reinit_filter:v": 0},
     )
-
-
-def arguments(*outputs: ffmpeg.Stream, ffmpeg_name: str) -> list[str]:
-    compiled: list[str] = ffmpeg.merge_outputs(*outputs).get_args()
-    return [ffmpeg_name, *QUIET, *compiled]
 
 
 def picture_of(facts: Facts) -> StreamFacts:
@@ -51,15 +42,6 @@ def _first(streams: tuple[StreamFacts, ...], what: str) -> StreamFacts:
     if not streams:
         raise UnmeasuredError(f"no {what} was measured, so nothing can be made of it")
     return streams[0]
-
-
-def upright(stream: StreamFacts, size: tuple[int, int], *, flags: str) -> str:
-    """Filters that bring any frame to *size* as a viewer sees it: turned, mirrored, square."""
-    width, height = size
-    if stream.rotation_deg % 180:
-        width, height = height, width
-    turns = (MIRRORED if stream.mirrored else TURNS)[stream.rotation_deg]
-    return f"scale={width}:{height}:flags={flags}{turns}"
 
 
 def expect_success(completed: Completed, path: Path) -> None:

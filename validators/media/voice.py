@@ -11,7 +11,8 @@ from pydub import AudioSegment
 
 from validators.errors import ToolCrashedError, UnmeasuredError
 from validators.facts import Facts, Range
-from validators.media.reopen import arguments, expect_success, opened, sound_of
+from validators.media.command import arguments
+from validators.media.reopen import expect_success, opened, sound_of
 from validators.media.sandbox import Sandbox
 from validators.policy import STANDARD
 
