@@ -19,6 +19,7 @@ from service.db.types import Pool
 from service.domain import Work
 from service.events.feed import FeedWaker
 from service.fetch.address import AddressGuard, parse_allowed_blocks
+from service.fetch.egress import Egress
 from service.fetch.fetcher import Fetcher
 from service.fetch.limits import FetchLimits
 from service.ingest.jobs import Worker, WorkerLimits
@@ -170,13 +171,13 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
     """A worker for the chosen kinds of work; it runs when told to."""
     settings = base.settings
     async with (
-        Fetcher(guard=base.guard, limits=_fetch_limits(settings)) as fetcher,
+        Egress(guard=base.guard, connect_s=settings.fetch_connect_timeout_s) as egress,
         open_tools(settings, used=bool(kinds & {Work.INSPECT, Work.DERIVE})) as tools,
     ):
         ports = Ports(
             pool=base.pool,
             store=base.store,
-            fetcher=fetcher,
+            fetcher=Fetcher(egress, _fetch_limits(settings)),
             sealer=base.sealer,
             tools=tools,
             compare=compare,

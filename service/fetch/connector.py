@@ -8,7 +8,8 @@ on the request that caused it.
 
 import asyncio
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,18 +44,24 @@ def noting_refusals() -> Iterator[list[Refused]]:
 
 
 def guarded_connector(
-    guard: AddressGuard, resolver: AbstractResolver, *, dns_timeout_s: float
+    guard: AddressGuard,
+    resolver: AbstractResolver,
+    *,
+    dns_timeout_s: float,
+    tls: ssl.SSLContext | None = None,
+    new_socket: Callable[[int, int, int], socket.socket] = socket.socket,
 ) -> TCPConnector:
     """A connector that opens a judged socket for each request and keeps none of them."""
 
     def open_socket(info: _AddressInfo) -> socket.socket:
         family, kind, protocol, _, address = info
         _refuse(guard, address[0], address[1])
-        return socket.socket(family, kind, protocol)
+        return new_socket(family, kind, protocol)
 
     return TCPConnector(
         resolver=GuardedResolver(resolver, guard, timeout_s=dns_timeout_s),
         socket_factory=open_socket,
+        ssl=True if tls is None else tls,
         use_dns_cache=False,  # an old answer is not the one that was judged
         force_close=True,  # requests to one origin are rare, and stale connections are not
         limit=0,  # the fetcher counts, so that waiting in line is nobody's timeout

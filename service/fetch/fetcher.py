@@ -6,38 +6,21 @@ as they are on the wire; nothing is decompressed, so nothing can swell.
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from importlib.metadata import version
-from types import TracebackType
-from typing import Self
 
-from aiohttp import (
-    ClientConnectorDNSError,
-    ClientError,
-    ClientResponse,
-    ClientResponseError,
-    ClientSession,
-    ClientSSLError,
-    ClientTimeout,
-    DummyCookieJar,
-    InvalidURL,
-)
-from aiohttp.abc import AbstractResolver
+from aiohttp import ClientError, ClientResponse
 
 from service.errors import FailureCode, SourceError
-from service.fetch.address import AddressGuard
-from service.fetch.connector import SystemResolver, guarded_connector, noting_refusals
+from service.fetch.egress import Egress, InvalidUrlError, RefusedError, UnreachableError
 from service.fetch.limits import FetchLimits, Pace, Slots
 from service.fetch.signed_url import expiry_of, says_expired
 from service.fetch.source_url import SourceUrl, parse_source_url
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
 
-USER_AGENT = f"greenroom/{version('greenroom')}"  # stable: source owners put it on allow-lists
-_READ_BUFFER_BYTES = 1 << 18
 _SNIFFED_BYTES = 512
 _REFUSAL_BYTES = 4096  # of a refusal's body, where stores say why
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -99,47 +82,12 @@ class Source:
 
 
 class Fetcher:
-    """Opens sources within limits. `resolver` is closed with it; by default the system's."""
+    """Opens sources within limits, by a way out that is open for as long as it is used."""
 
-    def __init__(
-        self,
-        *,
-        guard: AddressGuard,
-        limits: FetchLimits | None = None,
-        resolver: AbstractResolver | None = None,
-    ) -> None:
-        self._guard = guard
+    def __init__(self, egress: Egress, limits: FetchLimits | None = None) -> None:
+        self._egress = egress
         self._limits = limits or FetchLimits()
-        self._resolver = resolver
         self._slots = Slots(self._limits)
-        self._stack = AsyncExitStack()
-        self._session: ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        resolver = self._resolver or SystemResolver()
-        self._stack.push_async_callback(resolver.close)
-        session = ClientSession(
-            connector=guarded_connector(
-                self._guard, resolver, dns_timeout_s=self._limits.connect_s
-            ),
-            timeout=ClientTimeout(total=None, sock_connect=self._limits.connect_s),
-            cookie_jar=DummyCookieJar(),
-            trust_env=False,  # neither a proxy nor .netrc: the guard would judge the wrong host
-            auto_decompress=False,
-            read_bufsize=_READ_BUFFER_BYTES,
-            headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
-        )
-        self._session = await self._stack.enter_async_context(session)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._session = None
-        await self._stack.aclose()
 
     def open(
         self,
@@ -162,7 +110,7 @@ class Fetcher:
 
     @asynccontextmanager
     async def _open(self, url: str, wish: "_Wish") -> AsyncIterator[Source]:
-        target = parse_source_url(url, self._guard)
+        target = parse_source_url(url, self._egress.guard)
         pace, status = Pace(self._limits), None
         for _ in range(self._limits.max_redirects + 1):
             wish.refuse_expired(target, pace)
@@ -172,7 +120,7 @@ class Fetcher:
                     yield await _source(target, response, pace, wish)
                     return
                 status = response.status
-            target = target.follow(location, self._guard)
+            target = target.follow(location, self._egress.guard)
         detail = f"more than {self._limits.max_redirects} redirects"
         raise SourceError(FailureCode.SOURCE_HTTP_ERROR, detail, status=status)
 
@@ -187,18 +135,15 @@ class Fetcher:
                 response.close()
 
     async def _get(self, target: SourceUrl, pace: Pace) -> ClientResponse:
-        if self._session is None:
-            raise RuntimeError("use `async with` around the fetcher")
-        with noting_refusals() as refusals:
-            try:
-                async with pace.waiting(pace.answer()):
-                    return await self._session.get(target.wire, allow_redirects=False)
-            except (ClientError, OSError, SourceError) as exc:
-                if refusals:  # of one address; another may have failed first, or hung
-                    raise _refused() from exc
-                if isinstance(exc, SourceError):
-                    raise
-                raise _unreachable(exc) from exc
+        within = pace.waiting(pace.answer())
+        try:
+            return await self._egress.request("GET", target.wire, within=within)
+        except RefusedError as exc:
+            raise SourceError(FailureCode.SOURCE_URL_FORBIDDEN, exc.detail) from exc
+        except InvalidUrlError as exc:
+            raise SourceError(FailureCode.SOURCE_URL_INVALID) from exc
+        except UnreachableError as exc:
+            raise SourceError(FailureCode.SOURCE_UNREACHABLE, exc.detail) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,26 +212,6 @@ async def _refusal(source: Source) -> bytes:
 def _redirect(response: ClientResponse) -> str | None:
     """Where to go on; a redirect that does not say is an answer like any other."""
     return response.headers.get("Location") if response.status in _REDIRECTS else None
-
-
-def _refused() -> SourceError:
-    return SourceError(FailureCode.SOURCE_URL_FORBIDDEN, "an address or port that is not public")
-
-
-def _unreachable(exc: Exception) -> SourceError:
-    """What the caller may know of a request that got no answer."""
-    match exc:
-        case InvalidURL():
-            return SourceError(FailureCode.SOURCE_URL_INVALID)
-        case ClientSSLError():
-            detail = "the TLS connection or its certificate is not valid"
-        case ClientConnectorDNSError():
-            detail = "its name could not be resolved"
-        case ClientResponseError():
-            detail = "it did not answer in HTTP"
-        case _:
-            detail = "the connection failed"
-    return SourceError(FailureCode.SOURCE_UNREACHABLE, detail)
 
 
 def _is_html(content_type: str, head: bytes) -> bool:

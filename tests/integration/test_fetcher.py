@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from service.errors import FailureCode, HostBusyError, SourceError, Who
 from service.fetch.address import AddressGuard, AllowedBlock, Refused, Why
 from service.fetch.connector import AddressRefusedError, guarded_connector, noting_refusals
+from service.fetch.egress import Egress
 from service.fetch.fetcher import Fetcher, Progress
 from service.fetch.limits import FetchLimits
 from storage.local import LocalStore
@@ -36,6 +37,7 @@ from tests.fakes.origin import (
     reset,
     stalled,
 )
+from tests.fetching import fetching
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MEDIA = b"\0\0\0\x20ftypisom" + bytes(range(256)) * 4096  # 1 MiB and 12 bytes
@@ -83,7 +85,7 @@ async def origin() -> AsyncIterator[Origin]:
 
 @pytest.fixture
 async def fetcher(origin: Origin) -> AsyncIterator[Fetcher]:
-    async with Fetcher(guard=AddressGuard(blocks=(origin.block,))) as made:
+    async with fetching(guard=AddressGuard(blocks=(origin.block,))) as made:
         yield made
 
 
@@ -92,7 +94,7 @@ async def hasty(origin: Origin) -> AsyncIterator[Fetcher]:
     """A fetcher that waits for nothing for long; on a busy machine it may be too hasty to judge
     anything but what never comes.
     """
-    async with Fetcher(guard=AddressGuard(blocks=(origin.block,)), limits=QUICK) as made:
+    async with fetching(guard=AddressGuard(blocks=(origin.block,)), limits=QUICK) as made:
         yield made
 
 
@@ -152,7 +154,7 @@ async def test_we_say_who_we_are_and_little_else(origin: Origin) -> None:
     origin.serves("/first", answer(b"", status=302, location="/a", set_cookie="a=b"))
     origin.serves("/a", answer(MEDIA))
     guard, resolver = AddressGuard(blocks=(origin.block,)), FakeResolver(named=["127.0.0.1"])
-    async with Fetcher(guard=guard, resolver=resolver) as fetcher:  # cookies need a name
+    async with fetching(guard=guard, resolver=resolver) as fetcher:  # cookies need a name
         await fetch(fetcher, origin.url("/first", host="named.example.com"))
     assert len(origin.requests) == 2
     for request in origin.requests:
@@ -322,7 +324,7 @@ async def test_bytes_are_never_decompressed(fetcher: Fetcher, origin: Origin) ->
 async def test_the_total_time_is_limited_however_fast_the_bytes(origin: Origin) -> None:
     origin.serves("/a", endless(b"x" * 10_000, every_s=0.01))
     limits = FetchLimits(total_s=0.5)
-    async with Fetcher(guard=AddressGuard(blocks=(origin.block,)), limits=limits) as fetcher:
+    async with fetching(guard=AddressGuard(blocks=(origin.block,)), limits=limits) as fetcher:
         began = asyncio.get_running_loop().time()
         error = await failure(fetcher, origin.url("/a"), max_bytes=1 << 40)
     assert error.code is FailureCode.SOURCE_TIMEOUT
@@ -385,7 +387,7 @@ async def test_a_port_where_nobody_listens_is_unreachable() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        async with Fetcher(guard=allowing("127.0.0.1/32", port), limits=QUICK) as fetcher:
+        async with fetching(guard=allowing("127.0.0.1/32", port), limits=QUICK) as fetcher:
             error = await failure(fetcher, f"http://127.0.0.1:{port}/?{SECRET}")
     assert (error.code, error.retryable) == ("source_unreachable", True)
     assert error.who is Who.SOURCE_OWNER
@@ -414,7 +416,7 @@ async def test_a_name_that_leads_inside_is_refused_before_any_connection(
 ) -> None:
     guard = allowing("198.51.100.0/24", origin.port)  # so that the port is not the reason
     resolver = FakeResolver(inside=addresses)
-    async with Fetcher(guard=guard, limits=QUICK, resolver=resolver) as fetcher:
+    async with fetching(guard=guard, limits=QUICK, resolver=resolver) as fetcher:
         error = await failure(fetcher, origin.url(f"/?{SECRET}", host="inside.example.com"))
     assert (error.code, error.retryable) == ("source_url_forbidden", False)
     assert origin.connections == 0
@@ -426,14 +428,14 @@ async def test_one_forbidden_address_refuses_a_name_that_could_be_reached(
     origin: Origin, addresses: list[str]
 ) -> None:
     guard, resolver = AddressGuard(blocks=(origin.block,)), FakeResolver(mixed=addresses)
-    async with Fetcher(guard=guard, resolver=resolver) as fetcher:
+    async with fetching(guard=guard, resolver=resolver) as fetcher:
         error = await failure(fetcher, origin.url("/", host="mixed.example.com"))
     assert error.code is FailureCode.SOURCE_URL_FORBIDDEN
     assert origin.connections == 0
 
 
 async def test_the_system_s_own_names_for_loopback_lead_nowhere(origin: Origin) -> None:
-    async with Fetcher(guard=allowing("198.51.100.0/24", origin.port), limits=QUICK) as fetcher:
+    async with fetching(guard=allowing("198.51.100.0/24", origin.port), limits=QUICK) as fetcher:
         error = await failure(fetcher, origin.url("/", host="localhost"))
     assert error.code is FailureCode.SOURCE_URL_FORBIDDEN
     assert origin.connections == 0
@@ -452,7 +454,7 @@ async def test_a_name_is_judged_again_at_every_redirect(origin: Origin) -> None:
     origin.serves("/b", answer(MEDIA))
     guard = AddressGuard(blocks=(origin.block,))
     resolver = Rebinding(moves=["127.0.0.1"])
-    async with Fetcher(guard=guard, limits=QUICK, resolver=resolver) as fetcher:
+    async with fetching(guard=guard, limits=QUICK, resolver=resolver) as fetcher:
         error = await failure(fetcher, origin.url("/a", host="moves.example.com"))
     assert error.code is FailureCode.SOURCE_URL_FORBIDDEN
     assert origin.connections == 1
@@ -482,7 +484,7 @@ async def test_a_refusal_is_noted_even_where_happy_eyeballs_swallow_it(origin: O
 
 async def test_a_name_that_does_not_exist_may_be_tried_again(origin: Origin) -> None:
     guard = AddressGuard(blocks=(origin.block,))
-    async with Fetcher(guard=guard, resolver=FakeResolver()) as fetcher:
+    async with fetching(guard=guard, resolver=FakeResolver()) as fetcher:
         error = await failure(fetcher, origin.url(f"/?{SECRET}", host="missing.example.com"))
     assert (error.code, error.retryable) == ("source_unreachable", True)
     assert "name" in error.detail
@@ -491,7 +493,7 @@ async def test_a_name_that_does_not_exist_may_be_tried_again(origin: Origin) -> 
 async def test_a_name_server_that_hangs_is_not_waited_for(origin: Origin) -> None:
     guard, limits = AddressGuard(blocks=(origin.block,)), FetchLimits(connect_s=0.2)
     began_s = asyncio.get_running_loop().time()
-    async with Fetcher(guard=guard, limits=limits, resolver=FakeResolver()) as fetcher:
+    async with fetching(guard=guard, limits=limits, resolver=FakeResolver()) as fetcher:
         error = await failure(fetcher, origin.url(f"/?{SECRET}", host="hangs.example.com"))
     assert (error.code, error.retryable) == ("source_timeout", True)
     assert asyncio.get_running_loop().time() - began_s < limits.idle_s / 2
@@ -516,7 +518,7 @@ async def slow(_: Request, writer: asyncio.StreamWriter) -> None:
 async def test_one_host_gets_so_many_requests_at_once_and_the_rest_wait(origin: Origin) -> None:
     limits = FetchLimits(per_host=2, total_s=0.8)
     origin.serves("/a", slow)
-    async with Fetcher(guard=AddressGuard(blocks=(origin.block,)), limits=limits) as fetcher:
+    async with fetching(guard=AddressGuard(blocks=(origin.block,)), limits=limits) as fetcher:
         bodies = await asyncio.gather(*[fetch(fetcher, origin.url("/a")) for _ in range(6)])
         assert bodies == [MEDIA] * 6  # the last waited 0.6 s in line, which was not its fault
         assert fetcher._slots._lines == {}
@@ -534,7 +536,7 @@ async def test_fifty_slow_sources_of_one_host_do_not_hold_up_another_host(origin
 
     guard = AddressGuard(blocks=(origin.block,))
     resolver = FakeResolver(slow=["127.0.0.1"], other=["127.0.0.1"])
-    async with Fetcher(guard=guard, limits=limits, resolver=resolver) as fetcher:
+    async with fetching(guard=guard, limits=limits, resolver=resolver) as fetcher:
         slow_url = origin.url(f"/never?{SECRET}", host="slow.example.com")
         waiting = [asyncio.create_task(work(fetcher, slow_url)) for _ in range(50)]
         async with asyncio.timeout(5):
@@ -554,7 +556,7 @@ async def test_a_host_with_a_long_line_is_taken_up_again_once_it_is_shorter(
 ) -> None:
     origin.serves("/a", slow)
     guard, limits = AddressGuard(blocks=(origin.block,)), FetchLimits(per_host=1)
-    async with Fetcher(guard=guard, limits=limits) as fetcher:
+    async with fetching(guard=guard, limits=limits) as fetcher:
         line = [asyncio.create_task(fetch(fetcher, origin.url("/a"))) for _ in range(3)]
         await asyncio.wait(line, timeout=0.01)
         with pytest.raises(HostBusyError):
@@ -569,7 +571,7 @@ async def test_all_hosts_together_are_limited_too(origin: Origin) -> None:
     limits = FetchLimits(per_process=3, per_host=2)
     names = {f"h{number}": ["127.0.0.1"] for number in range(8)}
     guard = AddressGuard(blocks=(origin.block,))
-    async with Fetcher(guard=guard, limits=limits, resolver=FakeResolver(**names)) as fetcher:
+    async with fetching(guard=guard, limits=limits, resolver=FakeResolver(**names)) as fetcher:
         urls = [origin.url("/a", host=f"{name}.example.com") for name in names]
         bodies = await asyncio.gather(*[fetch(fetcher, url) for url in urls])
     assert bodies == [MEDIA] * 8
@@ -634,7 +636,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(tls: ssl.SSLCont
     async with Origin(tls=tls) as origin:
         origin.serves("/a", answer(MEDIA))
         guard = AddressGuard(blocks=(origin.block,))
-        async with Fetcher(guard=guard, limits=QUICK) as fetcher:
+        async with fetching(guard=guard, limits=QUICK) as fetcher:
             error = await failure(fetcher, origin.url(f"/a?{SECRET}"))
     assert error.code is FailureCode.SOURCE_UNREACHABLE
     assert "certificate" in error.detail
@@ -643,7 +645,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(tls: ssl.SSLCont
 
 async def test_a_fetcher_that_was_not_entered_says_so() -> None:
     with pytest.raises(RuntimeError, match="async with"):
-        await fetch(Fetcher(guard=AddressGuard()), "http://1.1.1.1/")
+        await fetch(Fetcher(Egress(guard=AddressGuard(), connect_s=1)), "http://1.1.1.1/")
 
 
 @pytest.fixture

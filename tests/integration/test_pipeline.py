@@ -21,7 +21,6 @@ from service.db.types import Pool, Row
 from service.domain import Work
 from service.events.outbox import unit_of_work
 from service.fetch.address import AddressGuard
-from service.fetch.fetcher import Fetcher
 from service.fetch.limits import FetchLimits
 from service.fetch.source_url import parse_source_url
 from service.ingest.accept import Request, accept
@@ -36,6 +35,7 @@ from tests.fakes.analyzer import FakeAnalyzer
 from tests.fakes.origin import Behaviour, Origin, answer, endless, head, raw
 from tests.fakes.origin import Request as HttpRequest
 from tests.fakes.recipes import FakeRecipes
+from tests.fetching import fetching
 from tests.rows import ORGANISATION, SEALER, add_organisation
 from validators.analysis.wire import Analysis
 from validators.facts import Kind, SpeechFacts
@@ -133,7 +133,7 @@ async def site(pool: Pool, folder: Path) -> AsyncIterator[Site]:
     async with (
         LocalStore(folder / "assets") as store,
         Origin() as origin,
-        Fetcher(
+        fetching(
             guard=AddressGuard(blocks=(origin.block,)),
             limits=FetchLimits(connect_s=2, idle_s=5),
         ) as fetcher,

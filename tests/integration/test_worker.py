@@ -19,12 +19,12 @@ from service.db import assets
 from service.db.types import Pool
 from service.domain import Work
 from service.fetch.address import AddressGuard
-from service.fetch.fetcher import Fetcher
 from service.fetch.limits import FetchLimits
 from service.ingest import jobs as jobs_module
 from service.ingest.jobs import Worker
 from service.times import now_utc
 from tests.fakes.origin import answer
+from tests.fetching import fetching
 from tests.integration.test_pipeline import BODY, LIMITS, Hold, Site, running, site, ten_seconds
 from validators.analysis.wire import Analysis, AnalysisRequest, ComparisonRequest
 from validators.errors import AnalysisCrashedError
@@ -136,7 +136,7 @@ async def test_nothing_that_the_database_keeps_of_a_failed_fetch_holds_the_urls_
     """The texts of connection timeouts quote the whole URL, and PgQueuer keeps tracebacks."""
     await here.create("/a?X-Secret=s3cr3t")
     guard = AddressGuard(blocks=(here.origin.block,))
-    async with Fetcher(guard=guard, limits=FetchLimits(connect_s=1e-6)) as hasty:
+    async with fetching(guard=guard, limits=FetchLimits(connect_s=1e-6)) as hasty:
         worker = Worker(
             ports=replace(here.ports, fetcher=hasty), limits=LIMITS, kinds=frozenset({Work.FETCH})
         )
@@ -176,7 +176,7 @@ async def test_a_long_line_for_one_host_costs_no_attempt_and_holds_up_nobody(her
     for _ in range(6):
         await here.create("/slow")
     guard = AddressGuard(blocks=(here.origin.block,))
-    async with Fetcher(guard=guard, limits=FetchLimits(per_host=1)) as narrow:
+    async with fetching(guard=guard, limits=FetchLimits(per_host=1)) as narrow:
         worker = Worker(
             ports=replace(here.ports, fetcher=narrow), limits=LIMITS, kinds=frozenset({Work.FETCH})
         )
