@@ -3,6 +3,7 @@
 InspectionError          somebody of ours must act, or a retry on a fresh child may do
  |- ToolCrashedError     a media tool died of a signal, could not be started or lacks something
  |- ToolTimeoutError     it ran past its deadline and was killed with its process group
+ |   `- ToolSpentError   it used up its processor time, on any machine: a medium's doing
  |- AnalysisCrashedError the analysis child died, broke the protocol or outgrew its memory
  |- AnalysisTimeoutError the analysis child ran past its deadline and was killed
  `- UnmeasuredError      nothing failed, yet a measurement that decides is missing
@@ -22,6 +23,10 @@ class ToolCrashedError(InspectionError):
 
 class ToolTimeoutError(InspectionError):
     """A media tool ran past its deadline and was killed."""
+
+
+class ToolSpentError(ToolTimeoutError):
+    """It used up its processor time. Deadlines pass on a busy machine, too; this does not."""
 
 
 class AnalysisCrashedError(InspectionError):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-FACTS_VERSION = 3
+FACTS_VERSION = 4
 
 Range = tuple[float, float]
 
@@ -60,6 +60,11 @@ class StreamFacts:
 
     def _turned(self, width: int, height: int) -> tuple[int, int]:
         return (height, width) if self.rotation_deg % 180 else (width, height)
+
+    @property
+    def sized(self) -> bool:
+        """Whether its header tells the size of the picture."""
+        return bool(self.width) and bool(self.height)
 
     @property
     def shown(self) -> bool:

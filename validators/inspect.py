@@ -34,7 +34,13 @@ from validators.media.picture import Picture, decode_picture
 from validators.media.pipes import Pipe, open_pipes
 from validators.media.probe import UnreadableError, probe
 from validators.media.sandbox import Sandbox, tool_name
-from validators.media.signature import ALLOWED, expect_regular, read_signature
+from validators.media.signature import (
+    ALLOWED,
+    MAX_TAG_BYTES,
+    expect_regular,
+    read_signature,
+    tag_bytes,
+)
 from validators.policy import STANDARD, Policy
 from validators.rules import judge, obstacle, outside_limits
 from validators.verdict import Verdict
@@ -150,6 +156,8 @@ def _digest(path: Path) -> tuple[int, str]:
 
 async def _measure_recording(order: _Order, facts: Facts) -> Facts:
     order.on_progress("probe", 0, None, "packets")
+    if await asyncio.to_thread(tag_bytes, order.path) > MAX_TAG_BYTES:
+        return replace(facts, unreadable="The tag in front of the sound is no tag: it is too long.")
     try:
         probed = await probe(
             order.path,
@@ -287,6 +295,7 @@ async def _decode(
     writers = [pipe.hand_over_writer() for pipe in pipes]
     plan = Plan(
         signature=facts.signature or "",
+        size_bytes=facts.size_bytes,
         video=video,
         audio=audio,
         up_to_s=order.last_s,

@@ -118,7 +118,8 @@ async def _decode_frames(video: Judged, numbers: tuple[int, ...], tools: Tools, 
         **{"frames:v": len(numbers)},
     )
     argv = arguments(output, ffmpeg_name=tools.ffmpeg)
-    expect_success(await tools.sandbox.run(argv, pass_fds=[writer]), video.path)
+    completed = await tools.sandbox.run(argv, reads=[video.path], pass_fds=[writer])
+    expect_success(completed, video.path)
 
 
 def chosen(faces: FaceFacts | None) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ class Policy:
     still_block: float = 0.5  # the block that changes most; live takes: .19 at the 10th percentile
     frozen_run_s: float = 0.5  # shorter standstills are repeated frames: live takes have 0.10
     frozen_warn_s: float = 0.5
-    frozen_fail_s: float = 2.0
+    frozen_fail_s: float = 1.0  # good takes, 42 of them: 0
     black_share: float = 0.98  # of the picture; lit takes: .35 at most
     black_warn_s: float = 0.1  # as ffmpeg's blackdetect is mostly used
     black_fail_s: float = 0.5
@@ -81,7 +81,7 @@ class Policy:
     face_missing_fail: float = 0.10
     inside_main_face: float = 0.50  # share of a box; a second box on one face is no second face
     face_too_small_warn: float = 0.18  # height, as a share of the picture's shorter side
-    face_too_small_fail: float = 0.08  # 58 pixels of 720p; of 41 good media none is under 0.22
+    face_too_small_fail: float = 0.10  # 72 pixels of 720p; of 41 good media none is under 0.22
     face_too_small_margin: float = 0.01  # how far the detector's boxes differ
     face_cut_off_warn: float = 0.05  # share of the face; good clips: 0.01 for a quarter of the time
     face_cut_off_fail: float = 0.30  # a face cut through the far eye: 0.25; through the nose: 0.61

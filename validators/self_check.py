@@ -6,20 +6,28 @@ ever. So the very lines of an inspection first run on a clip and a picture that 
 
 import asyncio
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from validators.analysis.wire import Analysis, AnalysisRequest, ComparisonRequest
-from validators.errors import InspectionError
+from validators.errors import InspectionError, ToolCrashedError
 from validators.facts import Facts, Kind, PairFacts
 from validators.inspect import Tools, measure
+from validators.media.layers import Layer, Layers, Trial, found
+from validators.media.sandbox import Sandbox
 
 SAMPLES = Path(__file__).with_name("media") / "sample"
 CLIP, PICTURE = SAMPLES / "clip.mp4", SAMPLES / "picture.png"
 FRAMES = 20  # in the clip of 64 x 64 pixels: 4 s, five a second, with a tone
 NEEDS = "An inspection needs Linux, ffmpeg 5.1 or newer with its decoders, and memory for it."
 CHUNK_BYTES = 1 << 16
+TRIAL = Path(__file__).with_name("media") / "trial.py"
+NETWORK = Path("/proc/self/ns/net")  # a link to the name of the namespace
+REFUSED = "confine: without "
 
 
 async def self_check(tools: Tools) -> str | None:
@@ -32,6 +40,28 @@ async def self_check(tools: Tools) -> str | None:
         return f"{_sentence(str(exc))} {NEEDS}"
     wrong = _wrong_with_clip(clip) or _wrong_with_picture(picture) or drain.wrong
     return None if wrong is None else f"{wrong} {NEEDS}"
+
+
+async def layers_of(sandbox: Sandbox) -> Layers:
+    """What confines the tools of *sandbox* here, found out by one run that tries to get out.
+
+    Neither a version nor a success of the kernel's says that a layer holds. Raises
+    InspectionError where not even that run can be started.
+    """
+    too_much = str(2 * sandbox.limits.address_space_bytes)
+    argv = [sys.executable, "-I", "-S", str(TRIAL), too_much]
+    completed = await sandbox.run(argv, explained=True)
+    said = [line.removeprefix(REFUSED) for line in completed.stderr.splitlines()]
+    refused = dict(line.split(": ", 1) for line in said if ": " in line)
+    if sandbox.layers is not None:
+        refused |= {layer: "switched off" for layer in Layer if layer not in sandbox.layers}
+    try:
+        trial = Trial.model_validate_json(completed.stdout)
+        ours = await asyncio.to_thread(NETWORK.readlink)
+        return found(trial, refused, our_network=str(ours))
+    except (ValidationError, OSError) as exc:
+        last = completed.stderr.strip().rpartition("\n")[2]
+        raise ToolCrashedError(f"the sandbox cannot be tried out: {last or exc}") from exc
 
 
 def _sentence(words: str) -> str:

@@ -34,6 +34,7 @@ async def plan_for(path: Path, *, up_to_s: float = 16) -> Plan:
     video, audio = probed.container.video[:1], probed.container.audio[:1]
     return Plan(
         signature=signature,
+        size_bytes=await asyncio.to_thread(lambda: path.stat().st_size),
         video=video[0] if video else None,
         audio=audio[0] if audio else None,
         up_to_s=up_to_s,
@@ -265,7 +266,15 @@ async def test_a_picture_that_grows_past_the_cap_is_not_decoded(tmp_path: Path) 
 
 def test_the_command_line_opens_one_demuxer_on_a_local_file() -> None:
     video = StreamFacts(index=2, type=StreamType.VIDEO, codec="h264", width=64, height=64)
-    plan = Plan(signature="mp4", video=video, audio=None, up_to_s=16, max_pixels=9, frames_fd=9)
+    plan = Plan(
+        signature="mp4",
+        size_bytes=0,
+        video=video,
+        audio=None,
+        up_to_s=16,
+        max_pixels=9,
+        frames_fd=9,
+    )
     argv = command(Path("/m"), plan, ffmpeg_name="ffmpeg")
     before_input = argv[: argv.index("-i")]
     for option, value in (

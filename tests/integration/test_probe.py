@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests import media
+from validators.errors import ToolCrashedError
 from validators.facts import StreamType
 from validators.media.probe import Probe, UnreadableError, _arguments, probe
 from validators.media.sandbox import Sandbox, tool_name
@@ -113,7 +114,7 @@ async def test_no_bytes_make_it_open_another_file(
 
 
 async def test_a_reference_to_another_file_is_not_followed(tmp_path: Path) -> None:
-    """With the option that ffmpeg has for it, it is: so the reference is a real one."""
+    """With the option that ffmpeg has for it, it would be: so the reference is a real one."""
     other = media.clip(tmp_path / "other.mov", seconds=4, sound=False)
     hostile = media.referring(tmp_path / "hostile.mov", other, str(other))
     probed = await look(hostile)
@@ -121,7 +122,8 @@ async def test_a_reference_to_another_file_is_not_followed(tmp_path: Path) -> No
     follow = ("-enable_drefs", "1", "-use_absolute_path", "1")
     shown = ("-show_entries", "packet=size", "-of", "csv=p=0")
     argv = [tool_name("ffprobe"), "-v", "error", *follow, *shown, str(hostile)]
-    assert (await SANDBOX.run(argv)).stdout.count(b"\n") == 100
+    assert (await SANDBOX.run(argv, reads=[hostile, other])).stdout.count(b"\n") == 100
+    assert (await SANDBOX.run(argv, reads=[hostile])).stdout.count(b"\n") == 0
 
 
 @pytest.mark.parametrize("signature", sorted({*VIDEO_FORMATS, *AUDIO_FORMATS}))
@@ -140,3 +142,20 @@ def test_every_opening_is_of_one_demuxer_and_a_local_file(signature: str) -> Non
 async def test_a_name_that_looks_like_a_protocol_is_a_file(tmp_path: Path) -> None:
     odd = media.clip(tmp_path / "a.mp4").rename(tmp_path / "http:%2d02 x.mp4")
     assert (await look(odd)).container.video
+
+
+async def test_sound_that_ffprobe_gives_up_on_without_a_word_is_unreadable(tmp_path: Path) -> None:
+    path = media.tone(tmp_path / "a.m4a", options=("-c:a", "alac"))
+    data = bytearray(path.read_bytes())
+    depth = data.index(b"alac", data.index(b"alac", data.index(b"stsd")) + 4) + 13
+    assert data[depth] == 16
+    data[depth] = 114
+    path.write_bytes(data)
+    with pytest.raises(UnreadableError):
+        await look(path)
+
+
+async def test_an_ffprobe_that_ends_without_a_word_is_ours_to_mend(tmp_path: Path) -> None:
+    path = media.tone(tmp_path / "a.wav")
+    with pytest.raises(ToolCrashedError, match="said nothing"):
+        await probe(path, "wav", Sandbox(), ffprobe="false", up_to_s=21)

@@ -181,10 +181,10 @@ def test_the_main_face_is_the_largest_sure_one() -> None:
 @pytest.mark.parametrize(
     ("height", "outcome"),
     [
-        (0.069, Outcome.FAIL),
-        (0.071, Outcome.UNCERTAIN),
-        (0.089, Outcome.UNCERTAIN),
-        (0.091, Outcome.WARN),
+        (0.089, Outcome.FAIL),
+        (0.091, Outcome.UNCERTAIN),
+        (0.109, Outcome.UNCERTAIN),
+        (0.111, Outcome.WARN),
         (0.179, Outcome.WARN),
         (0.18, Outcome.PASS),
     ],
@@ -206,7 +206,7 @@ def test_a_face_is_measured_against_the_shorter_side() -> None:
 
 @pytest.mark.parametrize(("frames", "outcome"), [(12, Outcome.PASS), (13, Outcome.WARN)])
 def test_a_face_may_be_small_for_a_quarter_of_the_time(frames: int, outcome: Outcome) -> None:
-    small = replace(FACE, height=0.1)
+    small = replace(FACE, height=0.12)
     finding = the(Code.FACE_TOO_SMALL, seen(*[(small,)] * frames))
     assert finding.outcome is outcome
     assert finding.ranges == (((0.0, 2.6),) if outcome is Outcome.WARN else ())

@@ -72,8 +72,8 @@ def test_each_cut_is_told_from_the_frame_before_it() -> None:
     [
         (12, Outcome.PASS, 0),  # 0.48 s is a repeated frame
         (13, Outcome.WARN, 0.52),
-        (50, Outcome.WARN, 2.0),
-        (51, Outcome.FAIL, 2.04),
+        (25, Outcome.WARN, 1.0),
+        (26, Outcome.FAIL, 1.04),
     ],
 )
 def test_standing_still_counts_by_its_length(frames: int, outcome: Outcome, seconds: float) -> None:
@@ -81,6 +81,16 @@ def test_standing_still_counts_by_its_length(frames: int, outcome: Outcome, seco
     assert found.outcome is outcome
     assert found.value == pytest.approx(seconds, abs=0.001)
     assert found.ranges == (() if outcome is Outcome.PASS else ((4.0, 4.0 + seconds),))
+
+
+@pytest.mark.parametrize(
+    ("gap_s", "outcome"), [(0.4, Outcome.PASS), (0.6, Outcome.WARN), (1.2, Outcome.FAIL)]
+)
+def test_a_frame_that_stays_is_a_standstill(gap_s: float, outcome: Outcome) -> None:
+    """However much the next one differs."""
+    times = tuple(at + (gap_s if n >= 100 else 0) for n, at in enumerate(MOTION.times_s))
+    held = replace(VIDEO, motion=replace(MOTION, times_s=times))
+    assert finding(Code.FROZEN_VIDEO, held).outcome is outcome
 
 
 def test_a_little_movement_is_no_standstill() -> None:

@@ -118,6 +118,13 @@ def test_an_empty_stream_is_no_audio_stream() -> None:
     assert the(Code.NO_AUDIO_STREAM, facts).outcome is Outcome.FAIL
 
 
+def test_a_picture_of_no_size_is_unreadable() -> None:
+    nothing = replace(VIDEO_STREAM, width=0, height=0)
+    facts = replace(holding(VIDEO, nothing, AUDIO_STREAM), decode=None)
+    assert the(Code.UNREADABLE, facts).outcome is Outcome.FAIL
+    assert judge(facts, STANDARD).failed == (Code.UNREADABLE,)
+
+
 def test_a_recording_without_sound_is_unreadable() -> None:
     facts = replace(holding(AUDIO, VIDEO_STREAM), decode=None)
     assert the(Code.UNREADABLE, facts).outcome is Outcome.FAIL

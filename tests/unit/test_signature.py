@@ -110,3 +110,26 @@ def test_a_tag_is_looked_behind(tmp_path: Path, behind: bytes, name: str) -> Non
     path = tmp_path / "song"
     path.write_bytes(ID3 + bytes(130) + behind)
     assert read_signature(path) == name
+
+
+ZIP_END = b"PK\5\6" + bytes(18)  # an empty archive
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\xff\xd8\xff\xfe" + b"%PDF-1.4", "jpeg+pdf"),
+        (b"\xff\xd8\xff\xfe" + bytes(1024) + b"%PDF-1.4", "jpeg"),  # readers stop looking
+        (b"GIF89a" + ZIP_END, "gif+zip"),
+        (b"GIF89a" + ZIP_END + b"x", "gif"),  # no comment is announced
+        (b"GIF89a" + b"PK\5\6", "gif"),
+        (b"GIF89a" + b"PK\5\6" + bytes(8) + b"\x09" + bytes(9), "gif"),  # no directory there
+        (ZIP_END, None),
+    ],
+)
+def test_what_is_something_else_as_well_is_named_as_both(
+    tmp_path: Path, data: bytes, name: str | None
+) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(data)
+    assert read_signature(path) == name

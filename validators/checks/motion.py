@@ -56,7 +56,7 @@ def _scene_cut(measured: MotionFacts, policy: Policy) -> Finding:
 
 
 def _frozen(measured: MotionFacts, end_s: float, policy: Policy) -> Finding:
-    still = [False, *(step <= policy.still_block for step in measured.block_change[1:])]
+    still = _still(measured, end_s, policy)
     return _lasting(
         Code.FROZEN_VIDEO,
         _runs(measured.times_s, end_s, still, least_s=policy.frozen_run_s),
@@ -64,6 +64,14 @@ def _frozen(measured: MotionFacts, end_s: float, policy: Policy) -> Finding:
         said=("The picture stands still", "The picture moves all the time."),
         hint="Record the person live; a picture that stands still shows nothing of them.",
     )
+
+
+def _still(measured: MotionFacts, end_s: float, policy: Policy) -> list[bool]:
+    """Which frames are like the one before, or shown for so long that they are a standstill."""
+    like = [False, *(step <= policy.still_block for step in measured.block_change[1:])]
+    ends_s = [*measured.times_s[1:], end_s]
+    shown_s = [end - start for start, end in zip(measured.times_s, ends_s, strict=True)]
+    return [a or s >= policy.frozen_run_s for a, s in zip(like, shown_s, strict=True)]
 
 
 def _black(measured: MotionFacts, end_s: float, policy: Policy) -> Finding:

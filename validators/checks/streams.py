@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from validators.checks.grade import finding, skip
-from validators.facts import DecodeFacts, Facts, Kind, StreamFacts, TrackFacts
+from validators.facts import DecodeFacts, Facts, Kind, StreamFacts, StreamType, TrackFacts
 from validators.media.signature import ALLOWED, AUDIO_CODECS, VIDEO_CODECS
 from validators.policy import Policy
 from validators.verdict import Code, Finding, Outcome
@@ -52,13 +52,10 @@ def _unsupported_finding(facts: Facts, why: str | None) -> Finding:
 
 
 def _unreadable_finding(facts: Facts, policy: Policy) -> Finding:
-    if facts.unreadable is not None:
-        return finding(Code.UNREADABLE, Outcome.FAIL, facts.unreadable, hint=REPAIR)
+    if (why := _unopened(facts)) is not None:
+        return finding(Code.UNREADABLE, Outcome.FAIL, why, hint=REPAIR)
     if facts.kind is Kind.IMAGE:
         return finding(Code.UNREADABLE, Outcome.PASS, "The picture decodes.")
-    if facts.kind is Kind.AUDIO and facts.container is not None and not facts.container.audio:
-        message = "The file holds no sound that can be played."
-        return finding(Code.UNREADABLE, Outcome.FAIL, message, hint=REPAIR)
     if facts.decode is None:
         return skip(Code.UNREADABLE, "Not decoded, because an earlier check failed.")
     if not facts.decode.complete:
@@ -76,6 +73,16 @@ def _unreadable_finding(facts: Facts, policy: Policy) -> Finding:
     return finding(
         Code.UNREADABLE, outcome, message, value=share, limit=limit, unit="share", hint=REPAIR
     )
+
+
+def _unopened(facts: Facts) -> str | None:
+    """Why there is nothing to decode, or None."""
+    if facts.unreadable is not None:
+        return facts.unreadable
+    if facts.kind is Kind.AUDIO and facts.container is not None and not facts.container.audio:
+        return "The file holds no sound that can be played."
+    unsized = [s for s in _used(facts) if s.type is StreamType.VIDEO and not s.sized]
+    return "The picture does not say how large it is." if unsized else None
 
 
 def _runs_fast(decode: DecodeFacts, policy: Policy) -> bool:

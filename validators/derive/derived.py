@@ -37,7 +37,9 @@ class Written:
     sha256: str
 
 
-async def run_into(out: Path, command: Callable[[int], Sequence[str]], sandbox: Sandbox) -> Written:
+async def run_into(
+    out: Path, command: Callable[[int], Sequence[str]], sandbox: Sandbox, *, reads: Sequence[Path]
+) -> Written:
     """Run the *command* for a descriptor, and write to *out* what comes through that.
 
     Raises InspectionError, and OSError where *out* cannot be written.
@@ -46,7 +48,7 @@ async def run_into(out: Path, command: Callable[[int], Sequence[str]], sandbox: 
         writer = pipe.hand_over_writer()
         saving = asyncio.create_task(asyncio.to_thread(_save, pipe.hand_over_reader(), out))
         try:
-            completed = await sandbox.run(command(writer), pass_fds=[writer])
+            completed = await sandbox.run(command(writer), reads=reads, pass_fds=[writer])
         finally:
             size_bytes, sha256 = await saving  # the tool is gone by now, so its pipe ends
     if not size_bytes:

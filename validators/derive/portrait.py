@@ -45,6 +45,7 @@ async def _from_video(path: Path, facts: Facts, out: Path, tools: Tools) -> Deri
             ffmpeg_name=tools.ffmpeg,
         ),
         tools.sandbox,
+        reads=[path],
     )
     expect_success(written.completed, path)
     return Derived(
@@ -71,7 +72,9 @@ async def _from_picture(path: Path, facts: Facts, out: Path, tools: Tools) -> De
         raise UnmeasuredError("no picture was measured, so nothing can be made of it")
     form = PILLOW_FORMATS[facts.signature or ""]
     program = [sys.executable, "-I", "-B", "-m", "validators.derive.redraw", form]
-    written = await run_into(out, lambda fd: [*program, str(fd), str(path)], tools.sandbox)
+    written = await run_into(
+        out, lambda fd: [*program, str(fd), str(path)], tools.sandbox, reads=[path]
+    )
     if not written.completed.succeeded:
         last = written.completed.stderr.strip().rpartition("\n")[2]
         raise ToolCrashedError(f"the picture could not be drawn again: {last}")

@@ -53,6 +53,7 @@ async def preview(path: Path, facts: Facts, out: Path, tools: Tools) -> Derived:
             ffmpeg_name=tools.ffmpeg,
         ),
         tools.sandbox,
+        reads=[path],
     )
     expect_success(written.completed, path)
     return Derived(

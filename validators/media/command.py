@@ -8,11 +8,13 @@ import ffmpeg
 
 from validators.facts import StreamFacts
 from validators.media.probe import input_options
+from validators.media.sandbox import MAX_ALLOC_BYTES
 
 MAX_THREADS = 4  # more only cost memory
 LARGE_PIXELS = 1_000_000_000  # of all frames: 15 s of 1080p; one thread decodes that in 10 s
 
 QUIET = ("-nostdin", "-hide_banner", "-v", "error", "-noautorotate", "-filter_threads", "1")
+MODEST = ("-max_alloc", str(MAX_ALLOC_BYTES))
 
 TURNS = {0: "", 90: ",transpose=clock", 180: ",hflip,vflip", 270: ",transpose=cclock"}
 MIRRORED = {0: ",hflip", 90: ",transpose=clock_flip", 180: ",vflip", 270: ",transpose=cclock_flip"}
@@ -53,7 +55,7 @@ def threads_for(video: StreamFacts | None) -> int:
 def arguments(*outputs: ffmpeg.Stream, ffmpeg_name: str) -> list[str]:
     """The whole command line for *outputs* of one source."""
     compiled: list[str] = ffmpeg.merge_outputs(*outputs).get_args()
-    return [ffmpeg_name, *QUIET, *compiled]
+    return [ffmpeg_name, *QUIET, *MODEST, *compiled]
 
 
 def upright(stream: StreamFacts, size: tuple[int, int], *, flags: str) -> str:

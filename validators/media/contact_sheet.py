@@ -183,7 +183,8 @@ def _read_to_end(fd: int, most_bytes: int) -> bytes:
 async def _decode(order: _Order, reading: Reading, pipes: Sequence[Pipe]) -> list[float]:
     """Fill *pipes*, frames before samples; returns when the frames are shown."""
     fds = [pipe.hand_over_writer() for pipe in pipes]
-    completed = await reading.sandbox.run(command(order, reading, fds), pass_fds=fds)
+    argv = command(order, reading, fds)
+    completed = await reading.sandbox.run(argv, reads=[order.path], pass_fds=fds)
     complaints(completed, order.path)  # of the medium they are no news; of the tool they raise
     return shown_at(completed.stdout)
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import ffmpeg
 
 from validators.analysis.wire import MAX_VIDEO_FRAMES
-from validators.errors import ToolCrashedError
+from validators.errors import ToolCrashedError, ToolSpentError
 from validators.facts import DecodeFacts, StreamFacts, TrackFacts
 from validators.media.command import arguments, source, upright
 from validators.media.sandbox import Sandbox, complaints
+from validators.media.spending import decoding_s
 
 FRAME_SIDE = 640  # finds a face of 5 % of the frame's height in two of three
 CAP_SLACK_S = 0.2  # a last frame that starts so close to the stop was cut short by it
@@ -35,6 +36,7 @@ class Plan:
     """What to decode: the first real stream of each kind, up to a time, and where it goes."""
 
     signature: str
+    size_bytes: int
     video: StreamFacts | None
     audio: StreamFacts | None
     up_to_s: float
@@ -81,7 +83,18 @@ async def decode(
     """
     timeline = Timeline(on_time=on_time, seeing=plan.video is not None)
     argv = command(path, plan, ffmpeg_name=ffmpeg_name)
-    completed = await sandbox.run(argv, pass_fds=plan.fds, on_stdout=timeline.feed)
+    try:
+        completed = await sandbox.run(
+            argv,
+            reads=[path],
+            pass_fds=plan.fds,
+            on_stdout=timeline.feed,
+            cpu_s=decoding_s(plan.video, plan.size_bytes),
+        )
+    except ToolSpentError:  # what no recording of its size demands
+        return Decoded(
+            facts=timeline.facts(plan, complete=False), frames_s=tuple(timeline.starts_s)
+        )
     said = complaints(completed, path)
     return Decoded(
         facts=timeline.facts(plan, complete=completed.succeeded),

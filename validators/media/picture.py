@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from validators.errors import ToolCrashedError
+from validators.errors import ToolCrashedError, ToolSpentError
 from validators.facts import PictureFacts
 from validators.media.sandbox import Sandbox
+from validators.media.spending import OPENING_S
 
 FRAME_SIDE = 1280
 PILLOW_FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF"}
@@ -60,7 +61,15 @@ async def decode_picture(
         if b"\n" in said and not opened.done():
             opened.set_result(parse(said.partition(b"\n")[0]))
 
-    completed = await sandbox.run(argv, pass_fds=[frame_fd], on_stdout=listen)
+    try:
+        completed = await sandbox.run(
+            argv, reads=[path], pass_fds=[frame_fd], on_stdout=listen, cpu_s=OPENING_S
+        )
+    except ToolSpentError:
+        if opened.done():  # then it is our reader that its frame was too much for
+            raise
+        opened.set_result(Picture(facts=None, unreadable=UNREADABLE))
+        return
     if not opened.done():  # it tells bad pictures itself, so its silence is no picture's fault
         last = completed.stderr.strip().rpartition("\n")[2]
         raise ToolCrashedError(f"the picture decoder ended with {completed.status}: {last}")

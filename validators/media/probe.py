@@ -12,15 +12,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
 
+from validators.errors import ToolSpentError
 from validators.facts import ContainerFacts, Range, StreamFacts, StreamType
-from validators.media.sandbox import Completed, Sandbox, complaints
+from validators.media.sandbox import MAX_ALLOC_BYTES, Completed, Sandbox, complaints
 from validators.media.signature import demuxer
+from validators.media.spending import OPENING_S
 
 ENTRIES = (
     "format=format_name,duration"
-    ":stream=index,codec_type,codec_name,width,height,sample_aspect_ratio,avg_frame_rate,"
+    ":stream=index,codec_type,codec_name,codec_tag_string,width,height,sample_aspect_ratio,avg_frame_rate,"
     "sample_rate,channels,duration,nb_frames"
     ":stream_disposition=attached_pic"
     ":stream_side_data=displaymatrix"
@@ -51,8 +53,8 @@ class Probe:
 
 class _Packet(BaseModel):
     stream_index: int
-    pts_time: float | None = None
-    duration_time: float = 0.0
+    pts_time: FiniteFloat | None = None
+    duration_time: FiniteFloat = 0.0
     flags: str = ""
 
     @property
@@ -72,21 +74,28 @@ class _Stream(BaseModel):
     index: int
     codec_type: str = ""
     codec_name: str = "unknown"
-    width: int | None = None
-    height: int | None = None
+    codec_tag_string: str = ""
+    width: NonNegativeInt | None = None
+    height: NonNegativeInt | None = None
     sample_aspect_ratio: str = ""
     avg_frame_rate: str = ""
     sample_rate: int | None = None
     channels: int | None = None
-    duration: float | None = None
+    duration: FiniteFloat | None = None
     nb_frames: int | None = None
     disposition: _Disposition = _Disposition()
     side_data_list: list[_SideData] = []
 
+    @property
+    def codec(self) -> str:
+        """ffmpeg's name, or what the container calls it where ffmpeg has none."""
+        unnamed = self.codec_name == "unknown" and "[" not in self.codec_tag_string
+        return self.codec_tag_string if unnamed and self.codec_tag_string else self.codec_name
+
 
 class _Format(BaseModel):
     format_name: str = ""
-    duration: float | None = None
+    duration: FiniteFloat | None = None
 
 
 class Report(BaseModel):
@@ -123,18 +132,23 @@ def _arguments(path: Path, signature: str, up_to_s: float) -> list[str]:
     ]
     interval = ["-read_intervals", f"%+{up_to_s:g}"]
     shown = ["-show_entries", ENTRIES, "-of", "json=compact=1"]
-    return ["-v", "error", "-hide_banner", *options, *interval, *shown, f"file:{path}"]
+    modest = ["-max_alloc", str(MAX_ALLOC_BYTES)]
+    return ["-v", "error", "-hide_banner", *modest, *options, *interval, *shown, f"file:{path}"]
 
 
 async def _report(path: Path, sandbox: Sandbox, argv: list[str]) -> Report:
-    completed = await sandbox.run(argv)
+    try:
+        completed = await sandbox.run(argv, reads=[path], cpu_s=OPENING_S)
+    except ToolSpentError as exc:
+        raise UnreadableError("The container takes too long to read.") from exc
     return await asyncio.to_thread(_parsed, completed, path)  # a hostile one is long
 
 
 def _parsed(completed: Completed, path: Path) -> Report:
     if completed.overflowed:
         raise UnreadableError("The file holds more packets than any recording of its length.")
-    complaints(completed, path)
+    if completed.stderr or not completed.stdout:  # it gives up silently on some settings of codecs
+        complaints(completed, path)
     if completed.status != 0:
         raise UnreadableError("The container cannot be opened.")
     try:
@@ -183,7 +197,7 @@ def _stream_facts(stream: _Stream, packets: list[_Packet], *, cut_off: bool) -> 
     return StreamFacts(
         index=stream.index,
         type=_stream_type(stream.codec_type),
-        codec=stream.codec_name,
+        codec=stream.codec,
         attached_picture=bool(stream.disposition.attached_pic),
         width=stream.width,
         height=stream.height,
@@ -250,6 +264,6 @@ def _ratio(text: str) -> float | None:
     """`25/1` or `4:3` as a number; None where it is nothing or endless."""
     try:
         value = float(Fraction(text.replace(":", "/")))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         return None
     return value if value > 0 else None

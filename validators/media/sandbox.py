@@ -9,22 +9,32 @@ import asyncio
 import os
 import shutil
 import signal
+import site
 import sys
+import sysconfig
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from validators.errors import ToolCrashedError, ToolTimeoutError, one_failure
+from validators.errors import ToolCrashedError, ToolSpentError, ToolTimeoutError, one_failure
+from validators.media.layers import Layer
+from validators.media.seccomp import filter_for
+from validators.media.spending import within
 
 CONFINE = Path(__file__).with_name("confine.py")
 NOT_STARTED = 127  # by confine, and by the dynamic loader when a library is missing
 CHUNK_BYTES = 1 << 16
 STDERR_BYTES = 1 << 13  # of its end: the last words say why
+MAX_ALLOC_BYTES = 256 << 20  # of one block: four times the largest frame that passes the checks
+ENOUGH_BYTES = 1536 << 20  # 4K in 4:4:4 with 10 bits, the hungriest that passes, takes 835 MB
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+NEVER = "2"  # memory may be refused for the sake of other processes
 NOWHERE = "/"  # tools are given absolute names alone, so no directory of theirs need be made
+NO_MEMORY = "Cannot allocate memory"
 UNABLE = (
-    "Cannot allocate memory",
     "Unrecognized option",
     "Option not found",
     "no decoder found for",
@@ -52,6 +62,7 @@ class Completed:
     stdout: bytes
     stderr: str
     overflowed: bool = False
+    starved: bool = False  # memory was refused, and that may be the fault of this machine
 
     @property
     def succeeded(self) -> bool:
@@ -61,12 +72,13 @@ class Completed:
 def complaints(completed: Completed, path: Path) -> str:
     """What ffmpeg said, without the name of the medium: a file may be called anything.
 
-    Raises ToolCrashedError where it complains of itself, or fails and says nothing.
+    Raises ToolCrashedError where it complains of itself, or fails and says nothing. A medium
+    that makes it want more memory than any recording needs is broken, like any other.
     """
     name = os.fsencode(path).decode(errors="replace")
     said = completed.stderr.replace(name, "").strip()
     last = said.rpartition("\n")[2]
-    if any(complaint in said for complaint in UNABLE):
+    if completed.starved or any(complaint in said for complaint in UNABLE):
         raise ToolCrashedError(f"the media tool cannot do what was asked: {last}")
     if completed.status > 0 and not said:
         raise ToolCrashedError(f"the media tool ended with {completed.status} and said nothing")
@@ -89,33 +101,50 @@ def find_tool(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """Runs tools under the same limits. Holds nothing between runs and may be shared."""
+    """Runs tools under the same limits. Holds nothing between runs and may be shared.
+
+    A tool does not start unless each of *layers* holds; None: what this kernel has of them. The
+    limits are always set.
+    """
 
     limits: Limits = field(default_factory=Limits)
+    layers: frozenset[Layer] | None = None
 
     async def run(
         self,
         argv: Sequence[str],
         *,
+        reads: Sequence[Path] = (),
         pass_fds: Sequence[int] = (),
         on_stdout: Callable[[bytes], None] | None = None,
+        explained: bool = False,
+        cpu_s: float | None = None,
     ) -> Completed:
         """Run *argv* to its end; the tool inherits *pass_fds* under their own numbers.
 
-        Takes *pass_fds* over: they are closed here as soon as the tool has them, or on any
-        error. *on_stdout* sees every chunk as it arrives. Raises ToolTimeoutError and
+        It may compute for *cpu_s*, and never for longer than the limits say: ToolSpentError.
+
+        Of all files it may open *reads* alone, which are absolute, and its own libraries. With
+        *explained* its complaints begin with the layers that this kernel does not have.
+
+        Takes *pass_fds* over: they are closed here as soon as the tool has them, or on any error.
+        *on_stdout* sees every chunk as it arrives. Raises ToolTimeoutError and
         ToolCrashedError; on these, on cancellation and on overflow the whole group is killed.
         """
         with _held(pass_fds) as handed:
-            process = await self._start(argv, pass_fds)
+            settings = [*self._settings(argv[0], reads), *["explain=1"] * explained]
+            process = await self._start(argv, settings, pass_fds)
             handed.close()
-            return await self._finish(process, argv[0], on_stdout)
+            budget_s = min(self.limits.cpu_s, cpu_s or self.limits.cpu_s)
+            return await self._finish(process, argv[0], on_stdout, budget_s)
 
-    async def _start(self, argv: Sequence[str], pass_fds: Sequence[int]) -> Process:
+    async def _start(
+        self, argv: Sequence[str], settings: Sequence[str], pass_fds: Sequence[int]
+    ) -> Process:
         try:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(CONFINE)),
-                *(f"parent={os.getpid()}", *self._settings(), "--", *argv),
+                *(f"parent={os.getpid()}", *settings, "--", *argv),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=PIPE,
@@ -127,18 +156,25 @@ class Sandbox:
         except OSError as exc:
             raise ToolCrashedError(f"{argv[0]} could not be started") from exc
 
-    def _settings(self) -> list[str]:
+    def _settings(self, tool: str, reads: Sequence[Path]) -> list[str]:
         names = ("address_space_bytes", "cpu_s", "file_bytes", "open_files")
-        return [f"{name}={getattr(self.limits, name)}" for name in names]
+        limits = [f"{name}={getattr(self.limits, name)}" for name in names]
+        libraries = own_libraries() if tool == sys.executable else ()
+        opened = [f"read={path}" for path in reads] + [f"library={path}" for path in libraries]
+        return [*limits, *opened, *_layer_settings(self.layers)]
 
     async def _finish(
-        self, process: Process, tool: str, on_stdout: Callable[[bytes], None] | None
+        self,
+        process: Process,
+        tool: str,
+        on_stdout: Callable[[bytes], None] | None,
+        cpu_s: float,
     ) -> Completed:
         stdout = _Gathered(limit=self.limits.stdout_bytes, on_chunk=on_stdout)
         stderr = _Gathered(limit=STDERR_BYTES, tail=True)
         try:
             async with asyncio.timeout(self.limits.wall_s):
-                await _drain(process, stdout, stderr)
+                await within(cpu_s, process.pid, _drain(process, stdout, stderr))
         except TimeoutError as exc:
             raise ToolTimeoutError(f"{tool} ran past {self.limits.wall_s:g} s") from exc
         finally:
@@ -150,7 +186,30 @@ class Sandbox:
             stdout=bytes(stdout.data),
             stderr=said,
             overflowed=stdout.overflowed,
+            starved=NO_MEMORY in said and await self._may_starve(),
         )
+
+    async def _may_starve(self) -> bool:
+        if self.limits.address_space_bytes < ENOUGH_BYTES:
+            return True
+        return await asyncio.to_thread(OVERCOMMIT.read_text) == f"{NEVER}\n"
+
+
+@cache
+def own_libraries() -> tuple[str, ...]:
+    """What this interpreter reads when it runs one of our programs, and nothing beside it."""
+    validators = Path(__file__).parents[1]
+    modules = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+    return (*modules, *site.getsitepackages(), f"{sys.prefix}/pyvenv.cfg", str(validators))
+
+
+@cache
+def _layer_settings(layers: frozenset[Layer] | None) -> tuple[str, ...]:
+    wanted = frozenset(Layer) if layers is None else layers
+    how = "try" if layers is None else "must"
+    program = filter_for(os.uname().machine)
+    settings = tuple(f"{layer}={how}" for layer in sorted(wanted - {Layer.LIMITS}))
+    return settings if program is None else (*settings, f"filter={program.hex()}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -224,7 +283,7 @@ def _expect_own_end(process: Process, tool: str, said: str, *, overflowed: bool)
     if overflowed or status >= 0 or status == -signal.SIGPIPE:
         return
     if status == -signal.SIGXCPU:
-        raise ToolTimeoutError(f"{tool} used up its processor time")
+        raise ToolSpentError(f"{tool} used up its processor time")
     raise ToolCrashedError(f"{tool} died of {signal.Signals(-status).name}")
 
 

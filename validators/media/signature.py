@@ -5,10 +5,13 @@ ffmpeg may then open: left to choose for itself it would follow a playlist into 
 """
 
 import errno
+import os
 import re
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from validators.facts import Kind
 
@@ -17,6 +20,7 @@ HEAD_BYTES = 4096
 VIDEO_FORMATS = {
     "mp4": "what phones, cameras and browsers record",
     "mov": "the same from Apple",
+    "m4a": "so that sound alone is told by its missing picture, whatever its brand",
     "3gp": "the same from old phones",
     "matroska": "screen and stream recorders",
     "webm": "MediaRecorder in browsers",
@@ -114,6 +118,10 @@ TS_PACKETS = ((0, 188), (4, 192))  # first sync byte, packet length: broadcast, 
 ADTS = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
 LAYER_THREE = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]")  # any bit rate but none
 ID3_HEADER_BYTES = 10
+MAX_TAG_BYTES = 16 << 20  # a large cover has 5 MB; a longer tag is no cover
+PDF = b"%PDF-"
+PDF_WITHIN_BYTES = 1024  # how far readers of PDF look for its header
+ZIP_END = struct.Struct("<4s8xIIH")  # magic, size and place of the directory, size of the comment
 
 
 def identify(head: bytes) -> str | None:
@@ -135,15 +143,51 @@ def id3_length(head: bytes) -> int:
 
 
 def read_signature(path: Path) -> str | None:
-    """`identify` for a file; looks behind an ID3 tag. Blocks; raises OSError."""
+    """`identify` for a file; looks behind an ID3 tag. Blocks; raises OSError.
+
+    What is a document or an archive as well is named as both, `jpeg+zip`: whoever gets the file
+    later may open it as either.
+    """
     expect_regular(path)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-        if not (tag := id3_length(head)):
-            return identify(head)
-        file.seek(tag)
-        behind = identify(file.read(HEAD_BYTES))
+        name = _behind_tag(file, head) if id3_length(head) else identify(head)
+        also = _second_nature(file, head)
+    return name if name is None or also is None else f"{name}+{also}"
+
+
+def tag_bytes(path: Path) -> int:
+    """`id3_length` of a file. Blocks; raises OSError."""
+    with path.open("rb") as file:
+        return id3_length(file.read(ID3_HEADER_BYTES))
+
+
+def _behind_tag(file: BinaryIO, head: bytes) -> str:
+    file.seek(id3_length(head))
+    behind = identify(file.read(HEAD_BYTES))
     return behind if behind in {"aac", "flac"} else "mp3"  # players skip any tag, so do we
+
+
+def _second_nature(file: BinaryIO, head: bytes) -> str | None:
+    """PDF and ZIP are found by what stands near the beginning, and at the end."""
+    if PDF in head[:PDF_WITHIN_BYTES]:
+        return "pdf"
+    return "zip" if _ends_in_zip(file) else None
+
+
+def _ends_in_zip(file: BinaryIO) -> bool:
+    """Whether a directory of an archive stands where the last record of the file says."""
+    size = file.seek(0, os.SEEK_END)
+    start = file.seek(max(0, size - ZIP_END.size - 0xFFFF))
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    if at < 0 or len(tail) - at < ZIP_END.size:
+        return False
+    _, directory_bytes, _, comment_bytes = ZIP_END.unpack_from(tail, at)
+    if at + ZIP_END.size + comment_bytes != len(tail):
+        return False
+    file.seek(max(0, start + at - directory_bytes))
+    return file.read(4) in {b"PK\1\2", b"PK\5\6"}  # an empty archive has no directory
 
 
 def expect_regular(path: Path) -> None:

@@ -7,9 +7,12 @@ of JSON, and when the picture could be decoded writes it to FD as one bgr24 fram
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
+
+from validators.media.jpeg import check_jpeg
 
 Image.MAX_IMAGE_PIXELS = None  # the caller's own cap is checked before anything is decoded
 PAPER = (255, 255, 255)  # what a viewer sees behind a transparent picture
@@ -58,6 +61,8 @@ def main(argv: list[str]) -> None:
         with Image.open(path, formats=[form]) as image:
             report |= {"width": image.width, "height": image.height}
             if image.width * image.height <= int(max_pixels):
+                if form == "JPEG":
+                    check_jpeg(Path(path))
                 report |= describe(image)
                 picture = upright(image, int(side))
                 report |= {"frame": picture.size}

@@ -43,7 +43,7 @@ async def decode_voice(
     last = f"atrim=end_sample={int(longest_s * rate_hz)}"
     sound = opened(path, facts, up_to_s=longest_s)[str(stream.index)]
     output = sound.output("pipe:1", f="s32le", af=f"{wanted},{last}")
-    completed = await sandbox.run(arguments(output, ffmpeg_name=ffmpeg_name))
+    completed = await sandbox.run(arguments(output, ffmpeg_name=ffmpeg_name), reads=[path])
     expect_success(completed, path)
     heard = segment(completed.stdout, rate_hz=rate_hz, channels=channels)
     sound = await asyncio.to_thread(one_channel, heard, facts.speech.speech)
