@@ -3,13 +3,16 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, Self
 
 from cryptography.fernet import Fernet
+from yarl import URL
+
+from service.fetch.address import MAX_PORT, AllowedBlock, parse_allowed_blocks
 
 PREFIX = "GREENROOM_"
-MAX_PORT = 65_535
 
 
 class SettingsError(ValueError):
@@ -51,6 +54,27 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+def _ports(text: str) -> tuple[int, ...]:
+    ports = tuple(int(word) for word in _words(text))
+    if not all(1 <= port <= MAX_PORT for port in ports):
+        raise ValueError(f"ports are 1 to {MAX_PORT}")
+    return ports
+
+
+def _proxy(text: str) -> URL:
+    """The message never repeats the text, which may hold a password."""
+    wrong = "must be http://host:port or http://user:password@host:port"
+    try:
+        url = URL(text)
+        f"{url.user}{url.password}".encode("latin-1")  # as the header will have them
+    except ValueError:
+        raise ValueError(wrong) from None
+    plain = url.scheme == "http" and url.host and url.path == "/" and not url.query_string
+    if not plain or url.fragment or ":" in (url.user or "") or not url.port:
+        raise ValueError(wrong)
+    return url
+
+
 def _fernet_keys(text: str) -> tuple[str, ...]:
     keys = _words(text)
     if not keys:
@@ -75,6 +99,12 @@ def _engine(text: str) -> str:
     return text
 
 
+def _sandbox(text: str) -> str:
+    if text not in {"available", "required", "off"}:
+        raise ValueError("must be available, required or off")
+    return text
+
+
 def _device(text: str) -> str:
     if text not in {"cpu", "cuda"}:
         raise ValueError("must be cpu or cuda")
@@ -86,6 +116,13 @@ def _log_level(text: str) -> str:
     if level not in {"debug", "info", "warning", "error"}:
         raise ValueError("must be debug, info, warning or error")
     return level
+
+
+def _listening(host: str) -> str:
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return str(IPv4Address(0))  # every address
 
 
 def _base_url(text: str) -> str:
@@ -131,11 +168,31 @@ class Settings:
     )
     log_level: str = setting("debug, info, warning or error", _log_level, "info")
 
+    runtime_types: tuple[str, ...] = setting(
+        "Runtimes that avatars may be made for", _words, ("avtr1", "gaussian", "mock")
+    )
     default_runtime_type: str = setting("Runtime of avatars that name none", str, "avtr1")
     default_policy: str = setting("Policy of organisations that name none", _policy, "standard")
 
-    fetch_allow: str = setting(
-        "Address blocks, with optional ports, that sources may use although not public", str, ""
+    fetch_allow: tuple[AllowedBlock, ...] = setting(
+        "Address blocks, with optional ports, that sources may use although not public",
+        parse_allowed_blocks,
+        (),
+    )
+    fetch_ports: tuple[int, ...] = setting(
+        "Ports of public addresses that sources may use besides 80, 443, 8080 and 8443", _ports, ()
+    )
+    webhook_allow: tuple[AllowedBlock, ...] = setting(
+        "Address blocks, with optional ports, that webhooks may use although not public",
+        parse_allowed_blocks,
+        (),
+    )
+    egress_proxy: URL | None = setting(
+        "HTTP proxy for sources and webhooks, `http://user:password@host:port`; it resolves names,"
+        " and must refuse private addresses",
+        _proxy,
+        None,
+        secret=True,
     )
     fetch_connect_timeout_s: float = setting("Longest wait for a connection", _seconds, 10.0)
     fetch_idle_timeout_s: float = setting("Longest wait for the next bytes", _seconds, 20.0)
@@ -146,11 +203,22 @@ class Settings:
     max_video_bytes: int = setting("Largest video", _positive, 500_000_000)
     max_audio_bytes: int = setting("Largest audio", _positive, 100_000_000)
     max_image_bytes: int = setting("Largest image", _positive, 50_000_000)
+    max_portrait_bytes: int = setting("Largest portrait upload", _positive, 20_000_000)
     max_json_bytes: int = setting("Largest JSON body", _positive, 65_536)
+    body_idle_timeout_s: float = setting(
+        "Longest wait for the next bytes of a request's body", _seconds, 20.0
+    )
+    body_total_timeout_s: float = setting("Longest wait for a whole body", _seconds, 300.0)
 
     inspect_timeout_s: float = setting("Longest decode, and longest analysis", _seconds, 60.0)
     inspect_concurrency: int | None = setting(
         "Inspections and derivations at once in one process; unset: one per core", _positive, None
+    )
+    sandbox: str = setting(
+        "available: confine decoders with all that this kernel has; required: do not start where"
+        " Landlock or seccomp is missing; off: limits alone",
+        _sandbox,
+        "available",
     )
     decoder_memory_bytes: int = setting("Address space of a decoder", _positive, 2 << 30)
     analysis_memory_bytes: int = setting("Memory of an analysis child", _positive, 1536 << 20)
@@ -176,9 +244,21 @@ class Settings:
             except ValueError as exc:
                 problems.append(f"{name}: {exc}")
         problems += [f"{name}: no such setting" for name in sorted(unknown)]
-        if problems:
-            raise SettingsError("; ".join(problems))
-        return cls(**values)
+        if not problems:
+            made = cls(**values)
+            if made.default_runtime_type in made.runtime_types:
+                return made
+            problems = [f"{PREFIX}DEFAULT_RUNTIME_TYPE: not one of {PREFIX}RUNTIME_TYPES"]
+        raise SettingsError("; ".join(problems))
+
+    @property
+    def own(self) -> frozenset[tuple[str, int]]:
+        """Hosts and ports where this service answers. A name that it listens on may be any
+        address of this host.
+        """
+        public = URL(self.public_url or "")
+        named = {(public.raw_host, public.port)} if public.raw_host and public.port else set()
+        return frozenset({(_listening(self.host), self.port), *named})
 
     def filled(self, *, database_url: str, secret_keys: tuple[str, ...]) -> Self:
         """The same settings with the parts that `dev` brings itself."""

@@ -9,9 +9,20 @@ HTTP_SECONDS = Histogram(
     "greenroom_http_request_seconds", "Time to answer a request.", ["method", "route"]
 )
 JOBS = Counter("greenroom_job_runs_total", "Runs of work by how they ended.", ["work", "outcome"])
+EGRESS_REFUSED = Counter(
+    "greenroom_egress_refused_total", "Sources that were refused, by why.", ["why"]
+)
+EGRESS_EXCEPTIONS = Counter(
+    "greenroom_egress_exceptions_total",
+    "Connections to addresses that are not public, by the block that allows them.",
+    ["block"],
+)
 QUEUE_DEPTH = Gauge("greenroom_queue_jobs", "Jobs that wait, by kind of work.", ["work"])
 QUEUE_AGE = Gauge("greenroom_queue_age_seconds", "Age of the oldest waiting job.", ["work"])
 ANALYSIS_RESTARTS = Gauge("greenroom_analysis_child_restarts", "Analysis children started again.")
+SANDBOX_LAYER = Gauge(
+    "greenroom_sandbox_layer", "Whether a layer confines this process's decoders.", ["layer"]
+)
 POSTGRES_RESTARTS = Gauge(
     "greenroom_embedded_postgres_restarts", "Embedded Postgres started again."
 )

@@ -2,15 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import asyncpg
+import structlog
 from aiohttp import web
 
-from service.api.context import CONTEXT, Context
+from service.api.context import CONTEXT, Context, Decoders
 from service.api.middleware import MIDDLEWARES, stamp
 from service.api.routes import ROUTES
 from service.db.direct import is_direct
@@ -18,7 +19,7 @@ from service.db.migrate import migrations, pending
 from service.db.types import Pool
 from service.domain import Work
 from service.events.feed import FeedWaker
-from service.fetch.address import AddressGuard, parse_allowed_blocks
+from service.fetch.address import AddressGuard
 from service.fetch.egress import Egress
 from service.fetch.fetcher import Fetcher
 from service.fetch.limits import FetchLimits
@@ -27,19 +28,22 @@ from service.ingest.ports import Ports
 from service.links import SignedLinks
 from service.sealing import Sealer
 from service.settings import Settings, SettingsError
-from service.telemetry import ANALYSIS_RESTARTS
+from service.telemetry import ANALYSIS_RESTARTS, SANDBOX_LAYER
 from service.times import now_utc
 from storage.local import LocalStore
 from storage.store import AssetStore
 from validators.analysis.client import Analyzer
 from validators.analysis.speaker_choice import Device, EngineName, SpeakerChoice
 from validators.derive.recipes import derive
-from validators.errors import ToolCrashedError
+from validators.errors import InspectionError, ToolCrashedError
 from validators.facts import Kind
 from validators.inspect import Tools
+from validators.media.layers import Layer, Layers
 from validators.media.sandbox import Limits, Sandbox, find_tool
 from validators.pairs import compare
-from validators.self_check import self_check
+from validators.self_check import layers_of, self_check
+
+log = structlog.get_logger()
 
 API_CONNECTIONS = 20
 WORKER_CONNECTIONS = 30
@@ -56,7 +60,9 @@ class Base:
     store: AssetStore
     sealer: Sealer
     links: SignedLinks
-    guard: AddressGuard
+    guard: AddressGuard  # of sources
+    webhook_guard: AddressGuard
+    decoders: Decoders = field(default_factory=Decoders)
 
 
 @asynccontextmanager
@@ -93,15 +99,13 @@ async def open_base(settings: Settings, *, connections: int) -> AsyncIterator[Ba
             store=await stack.enter_async_context(store),
             sealer=sealer,
             links=links,
-            guard=_guard(settings),
+            guard=AddressGuard(
+                blocks=settings.fetch_allow,
+                more_ports=frozenset(settings.fetch_ports),
+                own=settings.own,
+            ),
+            webhook_guard=AddressGuard(blocks=settings.webhook_allow, own=settings.own),
         )
-
-
-def _guard(settings: Settings) -> AddressGuard:
-    try:
-        return AddressGuard(blocks=parse_allowed_blocks(settings.fetch_allow))
-    except ValueError as exc:
-        raise SettingsError(f"GREENROOM_FETCH_ALLOW: {exc}") from exc
 
 
 @asynccontextmanager
@@ -122,6 +126,7 @@ async def open_api(
             public_url=public_url,
             clock=now_utc,
             draining=draining,
+            decoders=base.decoders,
         )
         app.add_routes(ROUTES)
         app.on_response_prepare.append(stamp)
@@ -129,10 +134,16 @@ async def open_api(
 
 
 @asynccontextmanager
-async def open_tools(settings: Settings, *, used: bool = True) -> AsyncIterator[Tools]:
+async def open_tools(
+    settings: Settings,
+    *,
+    used: bool = True,
+    on_layers: Callable[[Layers], None] = lambda _: None,
+) -> AsyncIterator[Tools]:
     """What `validators` needs to inspect: a sandbox and supervised analysis children.
 
-    Raises SettingsError when they are to be *used* and ffmpeg or model weights are missing.
+    Raises SettingsError when they are to be *used* and ffmpeg, model weights, or layers of the
+    sandbox that are required are missing. *on_layers* hears what confines the tools.
     """
     async with Analyzer(
         timeout_s=settings.inspect_timeout_s,
@@ -145,10 +156,25 @@ async def open_tools(settings: Settings, *, used: bool = True) -> AsyncIterator[
         limits = Limits(
             wall_s=settings.inspect_timeout_s, address_space_bytes=settings.decoder_memory_bytes
         )
-        tools = Tools(sandbox=Sandbox(limits=limits), analyzer=analyzer)
+        wanted = frozenset[Layer]() if settings.sandbox == "off" else None
+        sandbox = Sandbox(limits=limits, layers=wanted)
+        tools = Tools(sandbox=sandbox, analyzer=analyzer)
         if used:
+            layers = await _layers(sandbox, settings)
+            on_layers(layers)
+            tools = replace(tools, sandbox=replace(sandbox, layers=layers.active))
             await _must_work(tools, analyzer)
         yield tools
+
+
+async def _layers(sandbox: Sandbox, settings: Settings) -> Layers:
+    try:
+        layers = await layers_of(sandbox)
+    except InspectionError as exc:
+        raise SettingsError(str(exc)) from exc
+    if settings.sandbox == "required" and (lacking := layers.lacking()):
+        raise SettingsError(f"GREENROOM_SANDBOX: required, but {lacking}")
+    return layers
 
 
 async def _must_work(tools: Tools, analyzer: Analyzer) -> None:
@@ -171,8 +197,16 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
     """A worker for the chosen kinds of work; it runs when told to."""
     settings = base.settings
     async with (
-        Egress(guard=base.guard, connect_s=settings.fetch_connect_timeout_s) as egress,
-        open_tools(settings, used=bool(kinds & {Work.INSPECT, Work.DERIVE})) as tools,
+        Egress(
+            guard=base.guard,
+            connect_s=settings.fetch_connect_timeout_s,
+            proxy=settings.egress_proxy,
+        ) as egress,
+        open_tools(
+            settings,
+            used=bool(kinds & {Work.INSPECT, Work.DERIVE}),
+            on_layers=lambda layers: _publish(layers, base.decoders),
+        ) as tools,
     ):
         ports = Ports(
             pool=base.pool,
@@ -190,6 +224,13 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
             clock=now_utc,
         )
         yield Worker(ports=ports, limits=_worker_limits(settings), kinds=kinds)
+
+
+def _publish(layers: Layers, decoders: Decoders) -> None:
+    decoders.layers = layers
+    for layer in layers.rows:
+        SANDBOX_LAYER.labels(layer).set(layer in layers.active)
+    log.info("sandbox_active", layers=sorted(layers.active), missing=layers.missing)
 
 
 def speaker_choice(settings: Settings) -> SpeakerChoice:

@@ -17,6 +17,7 @@ from service.api.server import EnvelopeRunner
 from service.db import keys
 from service.db.keys import NewKey, Scope
 from service.db.types import Pool
+from service.fetch.address import parse_allowed_blocks
 from service.ids import new_id
 from service.settings import Settings
 from service.wiring import Base, open_api, open_base
@@ -74,7 +75,7 @@ def settings_for(dsn: str, data_dir: Path) -> Settings:
         secret_keys=(Fernet.generate_key().decode(),),
         data_dir=data_dir,
         default_runtime_type="mock",
-        fetch_allow="127.0.0.1/32",
+        fetch_allow=parse_allowed_blocks("127.0.0.1/32"),
     )
 
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from aiohttp.abc import AbstractResolver
 
 from service.fetch.address import AddressGuard
-from service.fetch.egress import Egress, SocketMaker
+from service.fetch.connector import SocketMaker
+from service.fetch.egress import Egress
 from service.fetch.fetcher import Fetcher
 from service.fetch.limits import FetchLimits
 

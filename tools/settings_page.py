@@ -9,6 +9,9 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from yarl import URL
+
+from service.fetch.address import AllowedBlock
 from service.settings import PREFIX, Settings
 
 MEGABYTE = 1_000_000
@@ -39,7 +42,10 @@ _KINDS: dict[object, str] = {
     int: "whole number",
     float: "seconds",
     Path: "path",
+    URL: "URL",
     tuple[str, ...]: "list, comma-separated",
+    tuple[int, ...]: "list of ports, comma-separated",
+    tuple[AllowedBlock, ...]: "list of blocks, comma-separated",
 }
 
 
@@ -78,6 +84,8 @@ def _default(setting: "Field[Any]") -> str:
         return "none: must be set"
     if value in (None, (), ""):
         return "unset"
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
     if isinstance(value, int):
         return f"`{value}`" if value < MEGABYTE else f"`{value}` ({_size(value)})"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

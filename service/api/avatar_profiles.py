@@ -1,6 +1,5 @@
 """Family B: avatars from source URLs."""
 
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -8,29 +7,28 @@ from aiohttp import web
 
 from service.api import bodies
 from service.api.context import TRACEPARENT, Context, context, principal
-from service.api.idempotent import Done, once
+from service.api.idempotent import Done, json_parts, once
 from service.api.middleware import json_answer, needs, read_json
+from service.api.owner import Owner, owner_of, policy_of
 from service.api.paging import page_of
-from service.api.problem import ApiError, ErrorType, invalid_field, not_found
-from service.db import assets, avatars, keys
-from service.db.keys import Principal, Scope
+from service.api.problem import ApiError, ErrorType, not_found
+from service.db import assets, avatars
+from service.db.keys import Scope
 from service.errors import SourceError
 from service.events.outbox import UnitOfWork
+from service.fetch.refusals import log_refused
 from service.fetch.source_url import SourceUrl, parse_source_url
 from service.ids import parse_id
 from service.ingest.accept import Request, accept
 from validators.derive.recipes import CONTENT_TYPES, Recipe
 from validators.facts import Kind
-from validators.policy import PolicyName
-
-ORGANISATION_HEADER = "Greenroom-Organisation"
 
 
 @needs(Scope.AVATARS_WRITE)
 async def create(request: web.Request) -> web.Response:
     """Accept an avatar: recorded with its work and its first event before the answer is sent."""
     ctx, raw = context(request), await read_json(request)
-    owner = await _owner(request, principal(request))
+    owner = await owner_of(request)
 
     async def action(work: UnitOfWork) -> Done:
         wanted = _wanted(request, owner, raw)
@@ -38,54 +36,28 @@ async def create(request: web.Request) -> web.Response:
         response = json_answer(bodies.avatar_profile(avatar, preview_url=None))
         return Done(response=response, avatar_id=avatar.id)
 
-    return await once(request, owner.organisation_id, raw, action)
+    return await once(request, owner.organisation_id, json_parts(raw), action)
 
 
-def _wanted(request: web.Request, owner: "_Owner", raw: bytes) -> Request:
+def _wanted(request: web.Request, owner: Owner, raw: bytes) -> Request:
     """What the body asks for; ApiError names what is wrong with it."""
     ctx, body = context(request), bodies.parse(bodies.CreateAvatarProfile, raw)
     return Request(
         organisation_id=owner.organisation_id,
         name=body.name,
         runtime_type=ctx.settings.default_runtime_type,
-        policy=_policy(request, owner.policy),
-        sources=_sources(body.sources, ctx),
+        policy=policy_of(request, owner),
+        sources=_sources(body.sources, owner, ctx),
+        expected_sha256={
+            kind: sha256 for kind in Kind if (sha256 := body.sources.sha256_of(kind)) is not None
+        },
         traceparent=request[TRACEPARENT],
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Owner:
-    organisation_id: str
-    policy: str
-
-
-async def _owner(request: web.Request, who: Principal) -> _Owner:
-    """Whose the avatar will be: the key's organisation, or the one that a platform key names."""
-    if not who.is_platform:
-        return _Owner(organisation_id=who.organisation_id, policy=who.policy)
-    named = request.headers.get(ORGANISATION_HEADER)
-    if not named:
-        message = f"A platform key names the organisation in the header {ORGANISATION_HEADER}."
-        raise ApiError(ErrorType.UNPROCESSABLE, "missing_field", message, param=ORGANISATION_HEADER)
-    policy = None
-    if keys.ORGANISATION_ID.fullmatch(named):
-        async with context(request).pool.acquire() as conn:
-            policy = await keys.default_policy_of(conn, named)
-    if policy is None:
-        raise invalid_field(ORGANISATION_HEADER, "There is no such organisation.")
-    return _Owner(organisation_id=named, policy=policy)
-
-
-def _policy(request: web.Request, default: str) -> str:
-    named = request.headers.get("Greenroom-Policy", default)
-    if named not in set(PolicyName):
-        raise invalid_field("Greenroom-Policy", "The policy is standard or strict.")
-    return named
-
-
-def _sources(sources: bodies.Sources, ctx: Context) -> dict[Kind, SourceUrl]:
-    return {kind: _source_url(kind, url, ctx) for kind in Kind if (url := _url_of(sources, kind))}
+def _sources(sources: bodies.Sources, owner: Owner, ctx: Context) -> dict[Kind, SourceUrl]:
+    urls = {kind: url for kind in Kind if (url := _url_of(sources, kind))}
+    return {kind: _source_url(kind, url, owner, ctx) for kind, url in urls.items()}
 
 
 def _url_of(sources: bodies.Sources, kind: Kind) -> str | None:
@@ -98,10 +70,11 @@ def _url_of(sources: bodies.Sources, kind: Kind) -> str | None:
     return sources.url_of(kind)
 
 
-def _source_url(kind: Kind, url: str, ctx: Context) -> SourceUrl:
+def _source_url(kind: Kind, url: str, owner: Owner, ctx: Context) -> SourceUrl:
     try:
         return parse_source_url(url, ctx.guard)
     except SourceError as error:
+        log_refused(error, url=url, organisation=owner.organisation_id, role=kind.value)
         raise ApiError(
             ErrorType.UNPROCESSABLE,
             error.code.value,

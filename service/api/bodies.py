@@ -10,6 +10,8 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -20,6 +22,7 @@ from service.db.avatars import Avatar
 from service.db.claims import Progress
 from service.domain import AssetState, Status
 from service.errors import FAILURES, may_pass
+from service.ids import avatar_spelling
 from service.times import rfc3339
 from validators.encoding import pair_document, verdict_document
 from validators.facts import Kind
@@ -34,6 +37,7 @@ Name = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_NO_CONTROLS),
 ]
 UrlText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
 
 
 class Lenient(BaseModel):
@@ -53,10 +57,21 @@ class Sources(Lenient):
 
     video_url: UrlText | None = None
     video_id: str | None = None
+    video_sha256: Sha256 | None = None  # of what the URL leads to
     image_url: UrlText | None = None
     image_id: str | None = None
+    image_sha256: Sha256 | None = None
     audio_url: UrlText | None = None
     audio_id: str | None = None
+    audio_sha256: Sha256 | None = None
+
+    @field_validator("video_sha256", "image_sha256", "audio_sha256")
+    @classmethod
+    def _goes_with_a_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        url_field = f"{(info.field_name or '').removesuffix('sha256')}url"
+        if value is not None and info.data.get(url_field) is None:
+            raise PydanticCustomError("sha256_without_url", f"It goes with {url_field} alone.")
+        return value
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
@@ -80,10 +95,21 @@ class Sources(Lenient):
         asset_id: str | None = getattr(self, f"{kind}_id")
         return asset_id
 
+    def sha256_of(self, kind: Kind) -> str | None:
+        sha256: str | None = getattr(self, f"{kind}_sha256")
+        return sha256
+
 
 class CreateAvatarProfile(Lenient):
     name: Name
     sources: Sources
+
+
+class CreateAvatar(Strict):
+    """The fields of family A's form, beside the image."""
+
+    name: Name = "Custom Avatar"
+    runtime_type: str | None = None
 
 
 class FittingReport(Strict):
@@ -107,6 +133,14 @@ def parse(model: type[Body], raw: bytes) -> Body:
         raise _refusal(exc.errors(include_url=False, include_input=False)[0]) from exc
 
 
+def check(model: type[Body], fields: Mapping[str, str]) -> Body:
+    """The fields of a form; raise ApiError naming the first that is wrong."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as exc:
+        raise _refusal(exc.errors(include_url=False, include_input=False)[0]) from exc
+
+
 def _refusal(error: ErrorDetails) -> ApiError:
     param = ".".join(str(part) for part in error["loc"]) or None
     message = f"{error['msg']}.".replace("..", ".")
@@ -124,6 +158,21 @@ def _refusal(error: ErrorDetails) -> ApiError:
         case _:
             code = "invalid_field"
     return ApiError(ErrorType.UNPROCESSABLE, code, message, param=param)
+
+
+def avatar(avatar: Avatar) -> dict[str, Any]:
+    """Family A's view of an avatar: these fields and no others, its clients refuse more."""
+    status = _PROFILE_STATUS[avatar.status]
+    document = {
+        "id": avatar_spelling(avatar.id),
+        "object": "avatar",
+        "name": avatar.name,
+        "runtime_type": avatar.runtime_type,
+        "status": "processing" if status == "pending" else status,
+        "is_demo": False,
+        "created_at": rfc3339(avatar.created_at),
+    }
+    return document if avatar.message is None else {**document, "failure_reason": avatar.message}
 
 
 _PROFILE_STATUS = {

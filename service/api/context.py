@@ -15,8 +15,16 @@ from service.links import SignedLinks
 from service.sealing import Sealer
 from service.settings import Settings
 from storage.store import AssetStore
+from validators.media.layers import Layers
 
 SIGNED_FOR = timedelta(minutes=15)
+
+
+@dataclass(slots=True, kw_only=True)
+class Decoders:
+    """What confines the decoders of this process; None while it runs none."""
+
+    layers: Layers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,7 @@ class Context:
     public_url: str
     clock: Callable[[], datetime]
     draining: asyncio.Event
+    decoders: Decoders
 
     async def signed_url(self, key: str, content_type: str) -> str:
         """A URL of an asset's bytes that needs no API key, and expires."""

@@ -34,7 +34,7 @@ async def ready(request: web.Request) -> web.Response:
     ctx = context(request)
     names = tuple(CHECKS)
     results = await asyncio.gather(*(_timed(CHECKS[name], ctx) for name in names))
-    passed = all(result["status"] == "pass" for result in results)
+    passed = all(result["status"] != "fail" for result in results)
     draining = ctx.draining.is_set()
     body = {
         "status": "pass" if passed and not draining else "fail",
@@ -91,10 +91,20 @@ async def _queue(ctx: Context) -> dict[str, Any]:
     }
 
 
+async def _sandbox(ctx: Context) -> dict[str, Any]:
+    """What confines decoders here. A worker that must not run without it does not even start."""
+    layers = ctx.decoders.layers
+    if layers is None:
+        return {"output": "this process decodes nothing"}
+    rows = {layer: why or "active" for layer, why in layers.rows.items()}
+    return {"status": "warn" if layers.missing else "pass", "layers": rows}
+
+
 CHECKS: dict[str, Callable[[Context], Awaitable[dict[str, Any]]]] = {
     "database": _database,
     "store": _store,
     "queue": _queue,
+    "sandbox": _sandbox,
 }
 
 

@@ -6,7 +6,7 @@ asked (4xx of the domain); not 401, 413, 429 and our own failures, which may end
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -42,16 +42,19 @@ class Done:
 Action = Callable[[UnitOfWork], Awaitable[Done]]
 
 
+Parts = Iterable[tuple[str, bytes]]  # of a body: names, and SHA-256 of values
+
+
 async def once(
-    request: web.Request, organisation_id: str, raw: bytes, action: Action
+    request: web.Request, organisation_id: str, parts: Parts, action: Action
 ) -> web.Response:
     """Do *action* in a transaction, or answer as the first request with this key was answered."""
-    key, ctx = _key_of(request), context(request)
+    key, ctx = key_of(request), context(request)
     now = ctx.clock()
     async with ctx.pool.acquire() as conn, unit_of_work(conn, now=now) as work:
         if key is None:
             return (await action(work)).response
-        turn = _Turn(organisation_id=organisation_id, key=key, fingerprint=_print(request, raw))
+        turn = _Turn(organisation_id=organisation_id, key=key, fingerprint=_print(request, parts))
         first = await _first_answer(work, turn, now)
         if first is not None:
             return _replay(first)
@@ -115,26 +118,30 @@ def _replay(first: Answer) -> web.Response:
     )
 
 
-def _print(request: web.Request, raw: bytes) -> bytes:
+def _print(request: web.Request, parts: Parts) -> bytes:
     """Method, path, and the parts by name with the hash of each value; their order is nothing."""
     digest = hashlib.sha256(f"{request.method} {request.path}".encode())
-    for name, value in sorted(_parts(raw).items()):
-        canonical = json.dumps(value, sort_keys=True).encode()
+    for name, value_sha256 in sorted(parts):
         digest.update(hashlib.sha256(name.encode(errors="surrogatepass")).digest())
-        digest.update(hashlib.sha256(canonical).digest())
+        digest.update(value_sha256)
     return digest.digest()
 
 
-def _parts(raw: bytes) -> dict[str, Any]:
+def json_parts(raw: bytes) -> Parts:
     """The members of a JSON object; anything else is one part of its own."""
     try:
         body = json.loads(raw)
-    except ValueError:
-        return {"": hashlib.sha256(raw).hexdigest()}
-    return body if isinstance(body, dict) else {"": body}
+        members = body if isinstance(body, dict) else {"": body}
+        return [(name, _digest(value)) for name, value in members.items()]
+    except (ValueError, RecursionError):  # no JSON, or deeper than anybody means
+        return [("", _digest(hashlib.sha256(raw).hexdigest()))]
 
 
-def _key_of(request: web.Request) -> str | None:
+def _digest(value: Any) -> bytes:  # noqa: ANN401 - whatever JSON can say
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+
+
+def key_of(request: web.Request) -> str | None:
     """The key, bare or as the quoted string of the structured-field draft."""
     given = request.headers.get(HEADER)
     if given is None:

@@ -5,6 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ import structlog
 from aiohttp import web
 
 from service.api.context import PRINCIPAL, REQUEST_ID, TRACEPARENT, context
+from service.api.incoming import body_chunks, unsupported_type
 from service.api.problem import TYPE_OF, ApiError, ErrorType, envelope
 from service.db import keys
 from service.db.keys import Scope
@@ -190,49 +192,14 @@ def _unauthenticated(message: str) -> ApiError:
     )
 
 
-async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """The body, capped while it is read: a lying or absent Content-Length changes nothing."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        message = "Send the body as it is, without Content-Encoding."
-        raise ApiError(
-            ErrorType.INVALID_REQUEST,
-            "unsupported_content_encoding",
-            message,
-            status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        )
-    try:
-        return await _read_capped(request, max_bytes)
-    except web.RequestPayloadError as exc:
-        message = "The body ended before it was whole."
-        raise ApiError(ErrorType.INVALID_REQUEST, "malformed_body", message) from exc
-
-
-async def _read_capped(request: web.Request, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.content.iter_chunked(1 << 14):
-        size += len(chunk)
-        if size > max_bytes:
-            raise ApiError(
-                ErrorType.INVALID_REQUEST,
-                "body_too_large",
-                f"The body is over {max_bytes} bytes.",
-                status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            )
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 async def read_json(request: web.Request) -> bytes:
     """A JSON body within the limit; its type is checked, its content is not."""
     if request.content_type != "application/json":
-        raise ApiError(
-            ErrorType.INVALID_REQUEST,
-            "unsupported_media_type",
-            "Send the body as application/json.",
-            status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        )
-    return await read_body(request, context(request).settings.max_json_bytes)
+        raise unsupported_type("Send the body as application/json.")
+    async with aclosing(
+        body_chunks(request, max_bytes=context(request).settings.max_json_bytes)
+    ) as chunks:
+        return b"".join([chunk async for chunk in chunks])
 
 
 def json_answer(body: dict[str, Any], *, status: int = HTTPStatus.OK) -> web.Response:

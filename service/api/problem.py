@@ -59,6 +59,11 @@ def not_found(what: str) -> ApiError:
     return ApiError(ErrorType.NOT_FOUND, f"{what}_not_found", f"There is no such {what}.")
 
 
+def missing_field(param: str, message: str | None = None) -> ApiError:
+    said = message or f"{param} is required."
+    return ApiError(ErrorType.UNPROCESSABLE, "missing_field", said, param=param)
+
+
 def invalid_field(param: str, message: str) -> ApiError:
     return ApiError(ErrorType.UNPROCESSABLE, "invalid_field", message, param=param)
 

@@ -5,6 +5,9 @@ from aiohttp import web
 from service.api import assets, avatar_profiles, avatars, events, fitting, health
 
 ROUTES = (
+    # family A
+    web.post("/v1/avatars", avatars.create),
+    web.get("/v1/avatars/{id}", avatars.get),
     # family B
     web.post("/avatar-profiles/create", avatar_profiles.create),
     web.get("/avatar-profiles", avatar_profiles.list_all),

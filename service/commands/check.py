@@ -25,6 +25,7 @@ from validators.encoding import verdict_document
 from validators.errors import InspectionError
 from validators.facts import Facts, Kind, Range
 from validators.inspect import Inspection, Tools, inspect
+from validators.media.layers import Layers
 from validators.media.signature import ALLOWED, read_signature
 from validators.policy import POLICIES, Policy, PolicyName
 from validators.verdict import AnyFinding, Outcome, Verdict
@@ -89,7 +90,7 @@ class Judged:
 async def check(settings: Settings, wanted: Wanted) -> int:
     """Judge every file, in the order given; the exit status says the worst that happened."""
     statuses, reports, media = [ACCEPTED], list[Report](), list[Judged]()
-    async with open_tools(settings) as tools:
+    async with open_tools(settings, on_layers=_warn_of_missing) as tools:
         with _progress() as progress:
             bar = progress.add_task("judging", total=wanted.steps)
             async for judged in _in_order(wanted, tools, inspect_concurrency(settings)):
@@ -110,6 +111,12 @@ async def check(settings: Settings, wanted: Wanted) -> int:
     if wanted.html is not None:
         await asyncio.to_thread(write_page, wanted.html, reports, compared)
     return max(statuses)
+
+
+def _warn_of_missing(layers: Layers) -> None:
+    if layers.missing:
+        missing = ", ".join(f"{layer} ({why})" for layer, why in layers.missing.items())
+        sys.stderr.write(f"greenroom: decoders run without {missing}\n")
 
 
 async def _compare(

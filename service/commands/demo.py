@@ -18,6 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from service.commands.check import show_findings
 from service.commands.dev import Started, run_dev
+from service.fetch.address import parse_allowed_blocks
 from service.settings import Settings
 from validators.derive.recipes import Recipe
 from validators.encoding import decode_verdict
@@ -99,7 +100,8 @@ async def _service(settings: Settings, folder: Path, origin: str) -> AsyncIterat
         public_url=None,
         data_dir=folder,
         database_url=None,
-        fetch_allow=f"127.0.0.1/32:{origin.rpartition(':')[2]}",
+        fetch_allow=parse_allowed_blocks(f"127.0.0.1/32:{origin.rpartition(':')[2]}"),
+        egress_proxy=None,
         default_runtime_type="mock",
     )
     draining = asyncio.Event()

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import structlog
 from aiohttp import web
@@ -68,10 +69,15 @@ async def serve(
     """
     connections = API_CONNECTIONS * api + WORKER_CONNECTIONS * bool(kinds)
     async with AsyncExitStack() as stack:
+        bound = None
+        if api:  # before all else: no source may be this service, so its port must be known
+            bound = stack.enter_context(_bind(settings.host, settings.port))
+            host, port = bound.getsockname()[:2]
+            settings = replace(settings, host=host, port=port)
         base = await stack.enter_async_context(open_base(settings, connections=connections))
         url = None
-        if api:
-            url = await stack.enter_async_context(_listening(base, draining))
+        if bound is not None:
+            url = await stack.enter_async_context(_listening(base, bound, draining))
         if kinds:
             await stack.enter_async_context(_working(base, kinds, draining))
         on_ready(url)
@@ -81,11 +87,11 @@ async def serve(
 
 
 @asynccontextmanager
-async def _listening(base: Base, draining: asyncio.Event) -> AsyncIterator[str]:
+async def _listening(
+    base: Base, bound: socket.socket, draining: asyncio.Event
+) -> AsyncIterator[str]:
     """The API on its socket, which is bound first so that the application knows its URL."""
-    settings = base.settings
-    bound = _bind(settings.host, settings.port)
-    url = settings.public_url or _url_of(bound)
+    url = base.settings.public_url or _url_of(bound)
     async with open_api(base, public_url=url, draining=draining) as app:
         runner = EnvelopeRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S

@@ -64,6 +64,20 @@ class NewAsset:
     source_url: bytes  # encrypted
     source_shown: str  # without its query
     source_expires_at: datetime | None
+    expected_sha256: str | None  # 64 lower-case hex digits
+    traceparent: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUploaded:
+    """An asset that a caller has sent, and whose bytes are stored."""
+
+    id: UUID
+    organisation_id: str
+    kind: Kind
+    policy: str
+    blob_id: UUID
     traceparent: str | None
     created_at: datetime
 
@@ -86,8 +100,8 @@ async def insert(conn: Conn, asset: NewAsset) -> None:
     await conn.execute(
         """
         INSERT INTO asset (id, organisation_id, kind, origin, policy, source_url, source_shown,
-                           source_expires_at, traceparent, created_at)
-        VALUES ($1, $2, $3, 'fetch', $4, $5, $6, $7, $8, $9)
+                           source_expires_at, expected_sha256, traceparent, created_at)
+        VALUES ($1, $2, $3, 'fetch', $4, $5, $6, $7, $8, $9, $10)
         """,
         asset.id,
         asset.organisation_id,
@@ -96,6 +110,24 @@ async def insert(conn: Conn, asset: NewAsset) -> None:
         asset.source_url,
         asset.source_shown,
         asset.source_expires_at,
+        asset.expected_sha256,
+        asset.traceparent,
+        asset.created_at,
+    )
+
+
+async def insert_uploaded(conn: Conn, asset: NewUploaded) -> None:
+    await conn.execute(
+        """
+        INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, traceparent,
+                           created_at)
+        VALUES ($1, $2, $3, 'upload', $4, 'stored', $5, $6, $7)
+        """,
+        asset.id,
+        asset.organisation_id,
+        asset.kind.value,
+        asset.policy,
+        asset.blob_id,
         asset.traceparent,
         asset.created_at,
     )
@@ -168,13 +200,24 @@ async def keep_verdict(
     )
 
 
-async def sealed_source_of(conn: Conn, run: AssetRun) -> bytes:
-    """The encrypted URL that the run has to fetch."""
-    sql = "SELECT source_url FROM asset WHERE id = $1 AND claim = $2"
-    sealed: bytes | None = await conn.fetchval(sql, run.id, run.claim)
-    if sealed is None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedSource:
+    """What a run has to fetch."""
+
+    url: bytes  # encrypted
+    expected_sha256: str | None
+
+
+async def sealed_source_of(conn: Conn, run: AssetRun) -> SealedSource:
+    """What the run has to fetch; raise ClaimLostError if it was overtaken."""
+    row = await conn.fetchrow(
+        "SELECT source_url, expected_sha256 FROM asset WHERE id = $1 AND claim = $2",
+        run.id,
+        run.claim,
+    )
+    if row is None or row["source_url"] is None:
         raise ClaimLostError(str(run.id))
-    return sealed
+    return SealedSource(url=row["source_url"], expected_sha256=row["expected_sha256"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

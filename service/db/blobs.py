@@ -1,14 +1,26 @@
 """SQL for blobs: one stored object per organisation and SHA-256, known before its first byte."""
 
 from collections.abc import Iterable
+from datetime import timedelta
+from typing import Protocol
 from uuid import UUID
 
+from service.db.claims import ClaimLostError
 from service.db.types import Conn
-from service.domain import Run
 from storage.store import StoredAsset
 
 
-async def begin(conn: Conn, run: Run, *, blob_id: UUID, key: str) -> None:
+class Writer(Protocol):
+    """Who writes an object: a run, by the id of its row, or an upload, by that of its asset."""
+
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def organisation_id(self) -> str: ...
+
+
+async def begin(conn: Conn, run: Writer, *, blob_id: UUID, key: str) -> None:
     """Commit the key before its first byte, so that the object can always be found."""
     await conn.execute(
         "INSERT INTO blob (id, organisation_id, key, written_for) VALUES ($1, $2, $3, $4)",
@@ -25,10 +37,11 @@ async def lock(conn: Conn, digests: Iterable[str]) -> None:
         await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", digest)
 
 
-async def finish(conn: Conn, run: Run, blob_id: UUID, stored: StoredAsset) -> UUID:
+async def finish(conn: Conn, run: Writer, blob_id: UUID, stored: StoredAsset) -> UUID:
     """The blob that holds these bytes for the organisation: this one, or one that already did.
 
-    When another holds them, ours is marked `discarded` for its object to be deleted.
+    When another holds them, ours is marked `discarded` for its object to be deleted. Raises
+    ClaimLostError when ours was given up meanwhile.
     """
     await lock(conn, [stored.sha256])
     existing: UUID | None = await conn.fetchval(
@@ -36,13 +49,18 @@ async def finish(conn: Conn, run: Run, blob_id: UUID, stored: StoredAsset) -> UU
         run.organisation_id,
         stored.sha256,
     )
-    await conn.execute(
-        "UPDATE blob SET state = $2, sha256 = $3, size_bytes = $4 WHERE id = $1",
+    finished = await conn.fetchval(
+        """
+        UPDATE blob SET state = $2, sha256 = $3, size_bytes = $4
+         WHERE id = $1 AND state = 'writing' RETURNING true
+        """,
         blob_id,
         "stored" if existing is None else "discarded",
         stored.sha256,
         stored.size_bytes,
     )
+    if not finished:
+        raise ClaimLostError(str(blob_id))
     return existing or blob_id
 
 
@@ -52,6 +70,31 @@ async def abandoned(conn: Conn, subject_id: UUID) -> list[tuple[UUID, str]]:
         "SELECT id, key FROM blob WHERE written_for = $1 AND state <> 'stored'", subject_id
     )
     return [(row["id"], row["key"]) for row in rows]
+
+
+async def give_up(conn: Conn, blob_id: UUID) -> str | None:
+    """Its key, for the object to be deleted; None where the bytes were kept, or are gone."""
+    key: str | None = await conn.fetchval(
+        "UPDATE blob SET state = 'discarded' WHERE id = $1 AND state <> 'stored' RETURNING key",
+        blob_id,
+    )
+    return key
+
+
+async def orphans(conn: Conn, *, older_than: timedelta) -> list[UUID]:
+    """Blobs without bytes that count, and without a run that would come back for them."""
+    rows = await conn.fetch(
+        """
+        SELECT id FROM blob b
+         WHERE state <> 'stored' AND created_at < now() - $1::interval
+           AND NOT EXISTS (SELECT 1 FROM asset a WHERE a.id = b.written_for
+                              AND a.state = 'pending' AND a.deleted_at IS NULL)
+           AND NOT EXISTS (SELECT 1 FROM avatar v WHERE v.id = b.written_for
+                              AND v.status = 'deriving' AND v.deleted_at IS NULL)
+        """,
+        older_than,
+    )
+    return [row["id"] for row in rows]
 
 
 async def forget(conn: Conn, blob_id: UUID) -> None:

@@ -10,21 +10,24 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
-from service.fetch.address import AddressGuard, Refused
-
-_DNS_THREADS = 16
+from service.fetch.address import AddressGuard, Allowed, Refused, Why
+from service.fetch.resolver import SilentNameServersError
+from service.telemetry import EGRESS_EXCEPTIONS
 
 # The request's own list: the tasks that connect run in copies of its context, and share it.
 _noted: ContextVar[list[Refused] | None] = ContextVar("refusals", default=None)
 
+SocketMaker = Callable[[int, int, int], socket.socket]
 _AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, Any]
 
 
@@ -49,17 +52,47 @@ def guarded_connector(
     *,
     dns_timeout_s: float,
     tls: ssl.SSLContext | None = None,
-    new_socket: Callable[[int, int, int], socket.socket] = socket.socket,
+    new_socket: SocketMaker = socket.socket,
 ) -> TCPConnector:
     """A connector that opens a judged socket for each request and keeps none of them."""
 
     def open_socket(info: _AddressInfo) -> socket.socket:
         family, kind, protocol, _, address = info
-        _refuse(guard, address[0], address[1])
+        allowed = _refuse(guard, address[0], address[1])
+        if allowed.block is not None:
+            EGRESS_EXCEPTIONS.labels(str(allowed.block)).inc()
         return new_socket(family, kind, protocol)
 
+    return _connector(GuardedResolver(resolver, guard, timeout_s=dns_timeout_s), open_socket, tls)
+
+
+def proxied_connector(
+    proxy: URL,
+    resolver: AbstractResolver,
+    *,
+    dns_timeout_s: float,
+    tls: ssl.SSLContext | None = None,
+    new_socket: SocketMaker = socket.socket,
+) -> TCPConnector:
+    """A connector whose sockets lead to *proxy* alone, wherever that is: the operator named it."""
+    names = ProxyResolver(resolver, proxy, timeout_s=dns_timeout_s)
+
+    def open_socket(info: _AddressInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if not names.leads_to(address[0], address[1]):
+            raise AddressRefusedError("not the proxy")
+        return new_socket(family, kind, protocol)
+
+    return _connector(names, open_socket, tls)
+
+
+def _connector(
+    resolver: AbstractResolver,
+    open_socket: Callable[[_AddressInfo], socket.socket],
+    tls: ssl.SSLContext | None,
+) -> TCPConnector:
     return TCPConnector(
-        resolver=GuardedResolver(resolver, guard, timeout_s=dns_timeout_s),
+        resolver=resolver,
         socket_factory=open_socket,
         ssl=True if tls is None else tls,
         use_dns_cache=False,  # an old answer is not the one that was judged
@@ -68,74 +101,96 @@ def guarded_connector(
     )
 
 
-class GuardedResolver(AbstractResolver):
-    """One forbidden address in an answer refuses the name: the next attempt might pick it."""
+class TimedResolver(AbstractResolver):
+    """Waits for another resolver so long and no longer."""
 
-    def __init__(self, inner: AbstractResolver, guard: AddressGuard, *, timeout_s: float) -> None:
+    def __init__(self, inner: AbstractResolver, *, timeout_s: float) -> None:
         self._inner = inner
-        self._guard = guard
         self._timeout_s = timeout_s
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        async with asyncio.timeout(self._timeout_s):
-            answer = await self._inner.resolve(host, port, family)
-        for found in answer:
-            _refuse(self._guard, found["host"], port)
-        return answer
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._inner.resolve(host, port, family)
+        except TimeoutError as exc:
+            raise SilentNameServersError("no answer") from exc
 
     async def close(self) -> None:
         await self._inner.close()
 
 
-class SystemResolver(AbstractResolver):
-    """getaddrinfo in threads of its own: names that hang must not hold up the disk's threads."""
+class GuardedResolver(TimedResolver):
+    """One forbidden address in an answer refuses the name: the next attempt might pick it."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_DNS_THREADS, thread_name_prefix="dns")
+    def __init__(self, inner: AbstractResolver, guard: AddressGuard, *, timeout_s: float) -> None:
+        super().__init__(inner, timeout_s=timeout_s)
+        self._guard = guard
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, _look_up, host, port, family)
-        if not answer:
-            raise OSError("no address")
+        answer = await super().resolve(host, port, family)
+        for found in answer:
+            _refuse(self._guard, found["host"], port)
         return answer
 
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+
+class ProxyResolver(TimedResolver):
+    """Resolves the proxy's name and no other, and knows what it led to."""
+
+    def __init__(self, inner: AbstractResolver, proxy: URL, *, timeout_s: float) -> None:
+        super().__init__(inner, timeout_s=timeout_s)
+        self._host = proxy.raw_host or ""
+        self._port = proxy.port
+        self._addresses = {self._host}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        if host != self._host:
+            raise AddressRefusedError("not the proxy")
+        answer = await super().resolve(host, port, family)
+        self._addresses |= {found["host"] for found in answer}
+        return answer
+
+    def leads_to(self, address: str, port: int) -> bool:
+        return port == self._port and address in self._addresses
 
 
-def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-    infos = socket.getaddrinfo(
-        host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-    )
-    return [
-        ResolveResult(
-            hostname=host,
-            host=_numeric(address),
-            port=port,
-            family=found_family,
-            proto=protocol,
-            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-        )
-        for found_family, _, protocol, _, address in infos
-    ]
-
-
-def _numeric(address: tuple[Any, ...]) -> str:
-    """The address with its zone, if it has one: then it is refused."""
-    host = str(address[0])
-    zone = address[3] if len(address) > len(("host", "port", "flow")) else 0
-    return f"{host}%{zone}" if zone and "%" not in host else host
-
-
-def _refuse(guard: AddressGuard, host: str, port: int) -> None:
-    verdict = guard.judge(host, port)
+def judge(guard: AddressGuard, address: str, port: int) -> Allowed | Refused:
+    """What *guard* says, and that no request ends at this host unless the operator says so."""
+    verdict = guard.judge(address, port)
     if isinstance(verdict, Refused):
-        noted = _noted.get()
-        if noted is not None:
-            noted.append(verdict)
-        raise AddressRefusedError(f"refused: {verdict.why}")
+        return verdict
+    wanted = verdict.block is not None and not guard.is_everywhere(port)
+    if not wanted and is_this_host(address, port):
+        return Refused(why=Why.SELF)
+    return verdict
+
+
+def is_this_host(address: str, port: int) -> bool:
+    """Ask the kernel: what would be sent to an address of this host would come from it.
+
+    A datagram socket that is connected sends nothing.
+    """
+    if ip_address(address).is_loopback:
+        return True
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
+        try:
+            asking.connect((address, port))
+        except OSError:  # no way there
+            return False
+        return ip_address(asking.getsockname()[0]) == ip_address(address)
+
+
+def _refuse(guard: AddressGuard, address: str, port: int) -> Allowed:
+    verdict = judge(guard, address, port)
+    if isinstance(verdict, Allowed):
+        return verdict
+    noted = _noted.get()
+    if noted is not None:
+        noted.append(replace(verdict, address=address))
+    raise AddressRefusedError(f"refused: {verdict.why}")

@@ -5,33 +5,38 @@ as they are on the wire; nothing is decompressed, so nothing can swell.
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from http import HTTPStatus
 
-from aiohttp import ClientError, ClientResponse
+from aiohttp import ClientResponse
 
-from service.errors import FailureCode, SourceError
-from service.fetch.egress import Egress, InvalidUrlError, RefusedError, UnreachableError
+from service.errors import FailureCode, SourceError, UnavailableError
+from service.fetch.egress import (
+    Egress,
+    InvalidUrlError,
+    NoNameError,
+    ProxyError,
+    RefusedError,
+    UnreachableError,
+)
 from service.fetch.limits import FetchLimits, Pace, Slots
-from service.fetch.signed_url import expiry_of, says_expired
+from service.fetch.refusals import ForbiddenError
+from service.fetch.resume import is_plain
+from service.fetch.share_page import what_to_send
+from service.fetch.signed_url import expiry_of
 from service.fetch.source_url import SourceUrl, parse_source_url
+from service.fetch.transfer import Transfer
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
 
 _SNIFFED_BYTES = 512
-_REFUSAL_BYTES = 4096  # of a refusal's body, where stores say why
 _REDIRECTS = {301, 302, 303, 307, 308}
-_MAYBE_EXPIRED = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-# `aws-chunked` is left on objects by S3 clients; the stored bytes are plain.
-_PLAIN_ENCODINGS = {"", "identity", "aws-chunked"}
 _HTML_TYPES = {"text/html", "application/xhtml+xml"}
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.DOTALL
 )
-_WHOLE_RANGE = re.compile(r"bytes 0-(\d+)/(\d+)", re.ASCII)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,8 +46,7 @@ class Source:
     url: str  # where the redirects ended, without its query
     content_type: str  # as claimed; lower case, without parameters
     size_hint: int | None  # bytes, as claimed
-    _response: ClientResponse = field(repr=False)
-    _pace: Pace = field(repr=False)
+    _transfer: Transfer = field(repr=False)
     _max_bytes: int
     _progress: Progress | None = field(repr=False)
     _head: bytes = field(default=b"", repr=False)
@@ -55,30 +59,9 @@ class Source:
             if done_bytes > self._max_bytes:
                 raise _too_large(self._max_bytes)
             if self._progress is not None:
-                self._progress(done_bytes, self.size_hint)
+                self._progress(done_bytes, self._transfer.size_bytes)
             yield chunk
-            chunk = await self._read()
-
-    async def _read(self) -> bytes:
-        """Whatever has come, or nothing at the end."""
-        try:
-            async with self._pace.waiting(self._pace.idle()):
-                chunk = await self._response.content.readany()
-        except (ClientError, OSError) as exc:  # Content-Length or chunks not met, among others
-            raise SourceError(FailureCode.SOURCE_TRUNCATED) from exc
-        if chunk:  # at the end it is complete, however slow it was
-            self._pace.count(len(chunk))
-        return chunk
-
-    async def _peek(self) -> None:
-        """Read enough to know a web page when we see one."""
-        self._pace.begin_body()
-        while len(self._head) < _SNIFFED_BYTES and (chunk := await self._read()):
-            self._head += chunk
-        if not self._head:
-            raise SourceError(FailureCode.SOURCE_EMPTY)
-        if _is_html(self.content_type, self._head[:_SNIFFED_BYTES]):
-            raise SourceError(FailureCode.SOURCE_IS_HTML)
+            chunk = await self._transfer.read()
 
 
 class Fetcher:
@@ -110,40 +93,56 @@ class Fetcher:
 
     @asynccontextmanager
     async def _open(self, url: str, wish: "_Wish") -> AsyncIterator[Source]:
-        target = parse_source_url(url, self._egress.guard)
+        target = first = parse_source_url(url, self._egress.guard)
         pace, status = Pace(self._limits), None
         for _ in range(self._limits.max_redirects + 1):
-            wish.refuse_expired(target, pace)
-            async with self._answer(target, pace) as response:
-                location = _redirect(response)
+            async with self._transfer(target, pace, wish) as transfer:
+                location = _redirect(transfer.response)
                 if location is None:
-                    yield await _source(target, response, pace, wish)
+                    pace.begin_body()
+                    yield await _source((target, first), transfer, wish)
                     return
-                status = response.status
+                status = transfer.response.status
             target = target.follow(location, self._egress.guard)
         detail = f"more than {self._limits.max_redirects} redirects"
         raise SourceError(FailureCode.SOURCE_HTTP_ERROR, detail, status=status)
 
     @asynccontextmanager
-    async def _answer(self, target: SourceUrl, pace: Pace) -> AsyncIterator[ClientResponse]:
-        """One request's response; its connection is closed after, read to the end or not."""
-        async with self._slots.one(target.host):
-            response = await self._get(target, pace)
-            try:
-                yield response
-            finally:
-                response.close()
+    async def _transfer(
+        self, target: SourceUrl, pace: Pace, wish: "_Wish"
+    ) -> AsyncIterator[Transfer]:
+        """One URL's answer; its connection is closed after, read to the end or not."""
 
-    async def _get(self, target: SourceUrl, pace: Pace) -> ClientResponse:
+        async def ask(headers: Mapping[str, str]) -> ClientResponse:
+            wish.refuse_expired(target, pace)
+            return await self._get(target, pace, headers)
+
+        async with self._slots.one(target.host, pace):
+            response = await ask({})
+            transfer = Transfer(ask, response, pace, self._limits, target.without_query)
+            try:
+                yield transfer
+            finally:
+                transfer.close()
+
+    async def _get(
+        self, target: SourceUrl, pace: Pace, headers: Mapping[str, str]
+    ) -> ClientResponse:
         within = pace.waiting(pace.answer())
         try:
-            return await self._egress.request("GET", target.wire, within=within)
+            return await self._egress.request("GET", target.wire, headers=headers, within=within)
         except RefusedError as exc:
-            raise SourceError(FailureCode.SOURCE_URL_FORBIDDEN, exc.detail) from exc
+            raise ForbiddenError(
+                exc.detail, why=exc.why, address=exc.address, url=target.without_query
+            ) from exc
         except InvalidUrlError as exc:
             raise SourceError(FailureCode.SOURCE_URL_INVALID) from exc
         except UnreachableError as exc:
             raise SourceError(FailureCode.SOURCE_UNREACHABLE, exc.detail) from exc
+        except NoNameError as exc:
+            raise SourceError(FailureCode.SOURCE_TIMEOUT, exc.detail) from exc
+        except ProxyError as exc:  # nothing is known of the source: it is no fault of its owner's
+            raise UnavailableError(FailureCode.INTERNAL, exc.detail) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,51 +161,39 @@ class _Wish:
             raise SourceError(FailureCode.SOURCE_URL_EXPIRED)
 
 
-async def _source(target: SourceUrl, response: ClientResponse, pace: Pace, wish: _Wish) -> Source:
-    source = Source(
-        url=target.without_query,
-        content_type=response.content_type,
-        size_hint=response.content_length,
-        _response=response,
-        _pace=pace,
-        _max_bytes=wish.max_bytes,
-        _progress=wish.progress,
-    )
-    await _check_status(response, source)
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in _PLAIN_ENCODINGS:
+async def _source(urls: tuple[SourceUrl, SourceUrl], transfer: Transfer, wish: _Wish) -> Source:
+    """The source once its first bytes have come. *urls*: where it was found, and what was given."""
+    response = transfer.response
+    await transfer.check_status()
+    if not is_plain(response.headers):
         detail = "compressed, although that was not asked for"
         raise SourceError(FailureCode.SOURCE_HTTP_ERROR, detail, status=response.status)
-    if source.size_hint is not None and source.size_hint > wish.max_bytes:
+    if transfer.size_bytes is not None and transfer.size_bytes > wish.max_bytes:
         raise _too_large(wish.max_bytes)
-    await source._peek()  # noqa: SLF001 - a source is not handed out before its first bytes
-    return source
+    head = await _first_bytes(transfer)
+    if _is_html(response.content_type, head[:_SNIFFED_BYTES]):
+        found, given = urls
+        hint = what_to_send(given.host, given.path) or what_to_send(found.host, found.path)
+        raise SourceError(FailureCode.SOURCE_IS_HTML, hint or "")
+    return Source(
+        url=urls[0].without_query,
+        content_type=response.content_type,
+        size_hint=transfer.size_bytes,
+        _transfer=transfer,
+        _max_bytes=wish.max_bytes,
+        _progress=wish.progress,
+        _head=head,
+    )
 
 
-async def _check_status(response: ClientResponse, source: Source) -> None:
-    if response.status == HTTPStatus.OK:
-        return
-    if response.status == HTTPStatus.NO_CONTENT:
+async def _first_bytes(transfer: Transfer) -> bytes:
+    """Enough to know a web page when we see one."""
+    head = b""
+    while len(head) < _SNIFFED_BYTES and (chunk := await transfer.read()):
+        head += chunk
+    if not head:
         raise SourceError(FailureCode.SOURCE_EMPTY)
-    if response.status == HTTPStatus.PARTIAL_CONTENT:
-        if _is_whole(response.headers.get("Content-Range", "")):
-            return
-        raise SourceError(FailureCode.SOURCE_TRUNCATED, "a part was sent, the whole was asked for")
-    if response.status in _MAYBE_EXPIRED and says_expired(await _refusal(source)):
-        raise SourceError(FailureCode.SOURCE_URL_EXPIRED)
-    detail = f"HTTP status {response.status}"
-    raise SourceError(FailureCode.SOURCE_HTTP_ERROR, detail, status=response.status)
-
-
-async def _refusal(source: Source) -> bytes:
-    """The beginning of a refusal's body, as far as it can be had."""
-    text = b""
-    try:
-        while len(text) < _REFUSAL_BYTES and (chunk := await source._read()):  # noqa: SLF001 - of this module
-            text += chunk
-    except SourceError:
-        return text
-    return text[:_REFUSAL_BYTES]
+    return head
 
 
 def _redirect(response: ClientResponse) -> str | None:
@@ -219,11 +206,6 @@ def _is_html(content_type: str, head: bytes) -> bool:
     if _HTML.match(head.lower()):
         return True
     return content_type in _HTML_TYPES and b"\0" not in head
-
-
-def _is_whole(content_range: str) -> bool:
-    match = _WHOLE_RANGE.fullmatch(content_range)
-    return match is not None and int(match[1]) + 1 == int(match[2])
 
 
 def _too_large(max_bytes: int) -> SourceError:

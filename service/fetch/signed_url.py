@@ -60,8 +60,19 @@ def _google(query: Query) -> datetime:
     return _signed_for(query["x-goog-date"], query["x-goog-expires"])
 
 
+def _alibaba(query: Query) -> datetime:
+    """Alibaba OSS, V4 signing."""
+    return _signed_for(query["x-oss-date"], query["x-oss-expires"])
+
+
+def _tencent(query: Query) -> datetime:
+    """Tencent COS: `begin;end` in seconds since the epoch."""
+    _ = query["q-signature"]
+    return _from_epoch(int(query["q-sign-time"].partition(";")[2]))
+
+
 def _epoch(query: Query) -> datetime:
-    """S3 and GCS V2, CloudFront with a canned policy, Alibaba OSS: `Expires` beside `Signature`."""
+    """S3, GCS and OSS V1 and V2, CloudFront with a canned policy: `Expires` beside `Signature`."""
     _ = query["signature"]  # without one, Expires is some application's own word
     return _from_epoch(int(query["expires"]))
 
@@ -93,4 +104,4 @@ def _from_epoch(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-_READERS = (_amazon, _google, _epoch, _azure, _cloudfront_policy)
+_READERS = (_amazon, _google, _alibaba, _tencent, _epoch, _azure, _cloudfront_policy)

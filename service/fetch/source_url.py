@@ -6,24 +6,42 @@ differently is refused here, and the URL that is sent is put together again from
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from ipaddress import ip_address
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from yarl import URL
 
 from service.errors import FailureCode, SourceError
-from service.fetch.address import MAX_PORT, AddressGuard, Refused, Why
+from service.fetch.address import MAX_PORT, AddressGuard, Allowed, Why
+from service.fetch.refusals import ForbiddenError
 
 MAX_URL_CHARACTERS = 4096
 _MAX_HOST_CHARACTERS = 253
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _UNPRINTABLE = re.compile(
-    r"[\x00-\x20\x7f-\xa0\\\s\u200b-\u200f\u2028-\u202e\u2060\ufeff\ud800-\udfff]"
+    r"[\x00-\x20\x7f-\xa0\\\s\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)  # a last label that inet_aton would read
+# Links that browsers repair into another host than the RFC's, and whose tabs urljoin would drop.
+_REPAIRED = re.compile(r"(?:https?:)?//(?:[/?#]|$)|https?:(?!//)", re.IGNORECASE)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
-_INTERNAL_SUFFIXES = ("localhost", "local", "internal")  # RFC 6761, RFC 6762, ICANN 2024
+# Top-level names that only ever lead inside: RFC 6761, RFC 6762 with its appendix G, ICANN 2024;
+# and two that the DNS must not be asked about: RFC 7686, RFC 9476.
+_INTERNAL_TOPS = frozenset(
+    {"localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan"}
+    | {"onion", "alt"}
+)
+# Public names of a machine's own metadata, and the home networks of RFC 8375.
+_INTERNAL_NAMES = (
+    "home.arpa",
+    "metadata.goog",
+    "metadata.tencentyun.com",
+    "metadata.platformequinix.com",
+    "metadata.packet.net",
+    "api.metadata.cloud.ibm.com",
+)
 # What may stand in a URL as it is. Signed URLs must arrive byte for byte, so `%` is left alone.
 _SENT_AS_IS = "!#$%&'()*+,/:;=?@[]~\"<>^`{|}"
 
@@ -56,6 +74,8 @@ class SourceUrl:
 
     def follow(self, location: str, guard: AddressGuard) -> "SourceUrl":
         """The URL a redirect leads to, judged like the first and never weaker than it."""
+        if _UNPRINTABLE.search(location) or _REPAIRED.match(location):
+            raise _invalid("the redirect cannot be read in one way")
         try:
             joined = urljoin(str(self.wire), location)
         except ValueError as exc:
@@ -68,6 +88,14 @@ class SourceUrl:
 
 def parse_source_url(text: str, guard: AddressGuard) -> SourceUrl:
     """Judge *text*; raise SourceError with `source_url_invalid` or `source_url_forbidden`."""
+    try:
+        return _judged(text, guard)
+    except ForbiddenError as error:
+        error.url = text  # a redirect's target is not what the caller sent
+        raise
+
+
+def _judged(text: str, guard: AddressGuard) -> SourceUrl:
     parts = _split(text)
     host_text, port_text = _host_and_port(parts.netloc)
     port = _port(port_text, parts.scheme, guard)
@@ -114,33 +142,71 @@ def _port(text: str, scheme: str, guard: AddressGuard) -> int:
     if not _PORT.fullmatch(text) or not 1 <= int(text) <= MAX_PORT:
         raise _invalid("the port is not a number from 1 to 65535")
     if int(text) not in guard.ports:
-        raise _forbidden(f"port {int(text)}")
+        raise _forbidden(f"port {int(text)}", Why.PORT)
     return int(text)
 
 
 def _host(text: str, port: int, guard: AddressGuard) -> str:
     if text.startswith("["):
         return _literal(text[1:-1], port, guard)
-    if not text or "%" in text:
-        raise _invalid("the host is missing or encoded")
+    if not text:
+        raise _invalid("the host is missing")
+    if "%" in text:
+        raise _refusal_of_encoded(text)
     host = _ascii(text)
-    labels = host.removesuffix(".").split(".")
-    if _NUMBER.fullmatch(labels[-1]):  # as browsers decide it: WHATWG URL, "ends in a number"
+    if _ends_in_number(host):
         return _literal(host, port, guard)
-    if len(host) > _MAX_HOST_CHARACTERS or not all(map(_LABEL.fullmatch, labels)):
+    labels = _labels(host)
+    if len(".".join(labels)) > _MAX_HOST_CHARACTERS or not all(map(_LABEL.fullmatch, labels)):
         raise _invalid("the host is not a name")
-    # Such names only ever lead inside; an operator who allows nothing there hears it at once.
-    if not guard.blocks and (len(labels) == 1 or labels[-1] in _INTERNAL_SUFFIXES):
+    # A guard without exceptions says so at once; with some, the name's addresses are judged.
+    if not guard.blocks and _is_internal(labels):
         raise _forbidden("a host that is internal by its name")
+    if guard.is_own(host, port):
+        raise _forbidden("an address of this service", Why.SELF)
     return host
+
+
+def _refusal_of_encoded(text: str) -> SourceError:
+    """Some clients decode a host, some ask for it as it stands: neither is asked for here."""
+    decoded = unquote(text)
+    if not _UNPRINTABLE.search(decoded) and _ends_in_number(_ascii(decoded)):
+        return _forbidden("an address that is not written plainly")
+    return _invalid("the host is encoded")
+
+
+def _labels(host: str) -> list[str]:
+    return host.removesuffix(".").split(".")
+
+
+def _ends_in_number(host: str) -> bool:
+    """Whether browsers take it for an IPv4 address: WHATWG URL, "ends in a number checker"."""
+    return _NUMBER.fullmatch(_labels(host)[-1]) is not None
+
+
+def _is_internal(labels: list[str]) -> bool:
+    name = "." + ".".join(labels)
+    return (
+        len(labels) == 1
+        or labels[-1] in _INTERNAL_TOPS
+        or any(name.endswith(f".{internal}") for internal in _INTERNAL_NAMES)
+    )
 
 
 def _literal(host: str, port: int, guard: AddressGuard) -> str:
+    """The address in its one spelling."""
     verdict = guard.judge(host, port)
-    if isinstance(verdict, Refused):
-        detail = f"port {port}" if verdict.why is Why.PORT else "an address that is not public"
-        raise _forbidden(detail)
-    return host
+    if isinstance(verdict, Allowed):
+        return str(ip_address(host))
+    match verdict.why:
+        case Why.PORT:
+            raise _forbidden(f"port {port}", verdict.why)
+        case Why.NOT_AN_ADDRESS if ":" in host:
+            raise _invalid("the host is no address")
+        case Why.NOT_AN_ADDRESS:
+            raise _forbidden("an address that is not written plainly")
+        case _:
+            raise _forbidden("an address that is not public", verdict.why)
 
 
 def _ascii(text: str) -> str:
@@ -156,5 +222,5 @@ def _invalid(detail: str) -> SourceError:
     return SourceError(FailureCode.SOURCE_URL_INVALID, detail)
 
 
-def _forbidden(detail: str) -> SourceError:
-    return SourceError(FailureCode.SOURCE_URL_FORBIDDEN, detail)
+def _forbidden(detail: str, why: Why | None = None) -> SourceError:
+    return ForbiddenError(detail, why=why)

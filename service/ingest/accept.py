@@ -1,19 +1,29 @@
 """A request becomes an avatar, its assets, its jobs and its first event, in one transaction."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from service.db import assets, avatars, jobs
-from service.domain import EventType, Status, Work
-from service.events.data import AvatarCreated, avatar_ref
+from service.db import assets, avatars, blobs, jobs
+from service.domain import AssetState, EventType, SourceOutcome, Status, Work, settle
+from service.events.data import AssetStored, AvatarCreated, avatar_ref
 from service.events.outbox import Subject, UnitOfWork
 from service.fetch.signed_url import expiry_of
 from service.fetch.source_url import SourceUrl
 from service.ids import new_id
 from service.sealing import Sealer
+from storage.store import StoredAsset
 from validators.facts import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploaded:
+    """A source that came with the request: its bytes are in the store, nothing points to them."""
+
+    asset_id: UUID
+    blob_id: UUID
+    stored: StoredAsset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +34,18 @@ class Request:
     name: str
     runtime_type: str
     policy: str
-    sources: Mapping[Kind, SourceUrl]
+    sources: Mapping[Kind, SourceUrl | Uploaded]
+    expected_sha256: Mapping[Kind, str] = field(default_factory=dict)  # of sources to be fetched
     traceparent: str | None
 
 
 async def accept(
     work: UnitOfWork, request: Request, sealer: Sealer, *, now: datetime
 ) -> avatars.Avatar:
-    """Record the avatar and everything that has to happen for it."""
+    """Record the avatar and everything that has to happen for it.
+
+    Raises ClaimLostError when uploaded bytes were given up meanwhile.
+    """
     avatar = avatars.Avatar(
         id=new_id(),
         organisation_id=request.organisation_id,
@@ -51,7 +65,6 @@ async def accept(
         for kind in request.sources
     }
     await avatars.insert(work.conn, avatar, used)
-    await jobs.enqueue(work.conn, Work.FETCH, list(used.values()))
     work.announce(
         EventType.AVATAR_CREATED,
         avatar_subject(avatar),
@@ -63,13 +76,29 @@ async def accept(
             roles=tuple(used),
         ),
     )
-    return avatar
+    for kind, source in request.sources.items():
+        if isinstance(source, Uploaded):
+            _announce_stored(work, request, kind, source)
+    return await _begin(work, avatar, request, now=now)
+
+
+async def _begin(
+    work: UnitOfWork, avatar: avatars.Avatar, request: Request, *, now: datetime
+) -> avatars.Avatar:
+    """Move an avatar on that has nothing to wait for: all of its bytes are here."""
+    if not all(isinstance(source, Uploaded) for source in request.sources.values()):
+        return avatar
+    to = settle([SourceOutcome(state=AssetState.STORED)])
+    await avatars.move(work.conn, avatar, to, message=None, now=now)
+    return replace(avatar, status=to.status)
 
 
 async def _add_asset(
     work: UnitOfWork, request: Request, kind: Kind, sealer: Sealer, *, now: datetime
 ) -> UUID:
     source = request.sources[kind]
+    if isinstance(source, Uploaded):
+        return await _add_uploaded(work, request, kind, source, now=now)
     asset = assets.NewAsset(
         id=new_id(),
         organisation_id=request.organisation_id,
@@ -78,11 +107,53 @@ async def _add_asset(
         source_url=sealer.seal(str(source.wire)),
         source_shown=source.without_query,
         source_expires_at=expiry_of(str(source.wire)),
+        expected_sha256=request.expected_sha256.get(kind),
         traceparent=request.traceparent,
         created_at=now,
     )
     await assets.insert(work.conn, asset)
+    await jobs.enqueue(work.conn, Work.FETCH, [asset.id])
     return asset.id
+
+
+async def _add_uploaded(
+    work: UnitOfWork, request: Request, kind: Kind, source: Uploaded, *, now: datetime
+) -> UUID:
+    writer = _Writer(id=source.asset_id, organisation_id=request.organisation_id)
+    asset = assets.NewUploaded(
+        id=source.asset_id,
+        organisation_id=request.organisation_id,
+        kind=kind,
+        policy=request.policy,
+        blob_id=await blobs.finish(work.conn, writer, source.blob_id, source.stored),
+        traceparent=request.traceparent,
+        created_at=now,
+    )
+    await assets.insert_uploaded(work.conn, asset)
+    await jobs.enqueue(work.conn, Work.INSPECT, [asset.id])
+    return asset.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Writer:
+    id: UUID
+    organisation_id: str
+
+
+def _announce_stored(work: UnitOfWork, request: Request, kind: Kind, source: Uploaded) -> None:
+    subject = Subject(
+        id=source.asset_id,
+        organisation_id=request.organisation_id,
+        is_avatar=False,
+        traceparent=request.traceparent,
+    )
+    said = AssetStored(
+        asset=str(source.asset_id),
+        kind=kind,
+        sha256=source.stored.sha256,
+        size_bytes=source.stored.size_bytes,
+    )
+    work.announce(EventType.ASSET_STORED, subject, said)
 
 
 def avatar_subject(avatar: avatars.Avatar) -> Subject:

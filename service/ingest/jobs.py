@@ -26,6 +26,7 @@ from service.events.outbox import unit_of_work
 from service.ingest.ports import Ports
 from service.ingest.runs import Again, run
 from service.ingest.settle import settle_fitted
+from service.ingest.uploads import sweep_orphans
 from service.logs import story_of
 from service.tasks import end
 
@@ -171,6 +172,7 @@ class Worker:
             late = await avatars.unanswered_by_fitter(conn, since=now - self.limits.fitting_timeout)
             for avatar_id in late:
                 await self._end_unfitted(conn, avatar_id)
+        await sweep_orphans(self.ports)
 
     async def _end_unfitted(self, conn: Conn, avatar_id: UUID) -> None:
         now = self.ports.clock()

@@ -2,21 +2,33 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Protocol
 from uuid import UUID
 
 import structlog
 
 from service.db import blobs
+from service.db.blobs import Writer
+from service.db.types import Pool
 from service.domain import Run
 from service.errors import FailureCode, InternalError, UnavailableError
 from service.ids import new_id
-from service.ingest.ports import Ports
-from storage.store import StoreError, StoreUnavailableError
+from storage.store import AssetStore, StoreError, StoreUnavailableError
 
 log = structlog.get_logger()
 
 
-async def begin_object(run: Run, ports: Ports) -> tuple[UUID, str]:
+class Shelf(Protocol):
+    """Where objects lie, and the rows by which they are found."""
+
+    @property
+    def pool(self) -> Pool: ...
+
+    @property
+    def store(self) -> AssetStore: ...
+
+
+async def begin_object(run: Writer, ports: Shelf) -> tuple[UUID, str]:
     """A new blob and its key, committed: from here on the object can be found."""
     blob_id = new_id()
     async with ports.pool.acquire() as conn:
@@ -24,7 +36,7 @@ async def begin_object(run: Run, ports: Ports) -> tuple[UUID, str]:
     return blob_id, blob_id.hex
 
 
-async def clear_abandoned(run: Run, ports: Ports) -> None:
+async def clear_abandoned(run: Run, ports: Shelf) -> None:
     """Delete objects that earlier runs of this row began, or that a twin made needless."""
     async with ports.pool.acquire() as conn:
         left = await blobs.abandoned(conn, run.id)
@@ -32,7 +44,7 @@ async def clear_abandoned(run: Run, ports: Ports) -> None:
         await erase(ports, blob_id, key)
 
 
-async def erase(ports: Ports, blob_id: UUID, key: str) -> None:
+async def erase(ports: Shelf, blob_id: UUID, key: str) -> None:
     """Delete an object and forget it; while the store is away its row stays, to be found again."""
     try:
         await ports.store.delete(key)

@@ -13,12 +13,18 @@ from service.errors import (
     UnavailableError,
 )
 from service.events.outbox import unit_of_work
+from service.fetch.refusals import REFUSALS, log_refused
 from service.ingest.objects import begin_object, clear_abandoned, erase, store_errors
 from service.ingest.ports import Ports
 from service.ingest.progress import reporting
 from service.ingest.settle import settle_failed, settle_judged, settle_stored
 from service.sealing import SealBrokenError, Sealer
-from storage.store import StoredAsset, StoreUnavailableError, TooLargeError
+from storage.store import (
+    ChecksumMismatchError,
+    StoredAsset,
+    StoreUnavailableError,
+    TooLargeError,
+)
 from validators.inspect import inspect
 from validators.policy import POLICIES, PolicyName
 
@@ -31,10 +37,10 @@ async def fetch(run: AssetRun, ports: Ports) -> None:
     async with ports.pool.acquire() as conn:
         sealed = await assets.sealed_source_of(conn, run)
         await avatars.begin_fetching(conn, run.id)
-    url = _unsealed(sealed, ports.sealer)
+    url = _unsealed(sealed.url, ports.sealer)
     await clear_abandoned(run, ports)
     blob_id, key = await begin_object(run, ports)
-    stored = await _stream(run, ports, url, key)
+    stored = await _stream(run, ports, url, key, expected_sha256=sealed.expected_sha256)
     try:
         kept = await _keep(run, ports, blob_id, stored)
     except ClaimLostError:  # whoever overtook us may have forgotten this key already
@@ -61,7 +67,12 @@ async def _keep(run: AssetRun, ports: Ports, blob_id: UUID, stored: StoredAsset)
             return kept
 
 
-async def _stream(run: AssetRun, ports: Ports, url: str, key: str) -> StoredAsset:
+async def _stream(
+    run: AssetRun, ports: Ports, url: str, key: str, *, expected_sha256: str | None
+) -> StoredAsset:
+    """The store hashes what it keeps, so it is the one that compares: hashing is most of the cost
+    of a fetch, and bytes with another checksum never get a name.
+    """
     cap = ports.max_bytes[run.kind]
     async with reporting(run, ports.pool, "fetching", "bytes") as report:
         try:
@@ -72,11 +83,29 @@ async def _stream(run: AssetRun, ports: Ports, url: str, key: str) -> StoredAsse
                 now=ports.clock(),
                 progress=report,
             ) as source:
-                return await ports.store.put(key, source.body(), max_bytes=cap)
+                return await ports.store.put(
+                    key, source.body(), max_bytes=cap, expected_sha256=expected_sha256
+                )
+        except SourceError as error:
+            _log_if_refused(error, run, url)
+            raise
         except TooLargeError as exc:
             raise SourceError(FailureCode.SOURCE_TOO_LARGE, f"over {cap} bytes") from exc
+        except ChecksumMismatchError as exc:
+            raise SourceError(FailureCode.SOURCE_CHECKSUM_MISMATCH) from exc
         except StoreUnavailableError as exc:
             raise UnavailableError(FailureCode.INTERNAL, "our store did not answer") from exc
+
+
+def _log_if_refused(error: SourceError, run: AssetRun, url: str) -> None:
+    if error.code in REFUSALS:
+        log_refused(
+            error,
+            url=url,
+            organisation=run.organisation_id,
+            asset_id=str(run.id),
+            role=run.kind.value,
+        )
 
 
 async def judge(run: AssetRun, ports: Ports) -> None:

@@ -58,6 +58,7 @@ async def test_killed_in_the_middle_of_an_inspection(tmp_path: Path) -> None:
         environ = {
             "GREENROOM_FETCH_ALLOW": f"127.0.0.1/32:{source.port}",
             "FFMPEG": str(ffmpeg),
+            "GREENROOM_SANDBOX": "off",  # a script that starts other programs
         }
         async with dev(tmp_path / "data", environ) as service:
             hold.touch()
@@ -103,7 +104,7 @@ async def test_a_second_worker_finishes_what_a_killed_one_began(dsn: str, tmp_pa
             "GREENROOM_FETCH_ALLOW": f"127.0.0.1/32:{source.port}",
             "GREENROOM_INSPECT_CONCURRENCY": "1",  # two jobs in hand, and no third
         }
-        held = environ | {"FFMPEG": str(ffmpeg)}
+        held = environ | {"FFMPEG": str(ffmpeg), "GREENROOM_SANDBOX": "off"}
         async with (
             running_api(Settings.from_environ(environ)) as api,
             ClientSession(
@@ -165,7 +166,7 @@ async def test_killed_in_the_middle_of_a_derivation(dsn: str, tmp_path: Path) ->
         }
         environ["TMPDIR"] = str(tmp_path / "tmp")
         (tmp_path / "tmp").mkdir()
-        held = environ | {"FFMPEG": str(ffmpeg)}
+        held = environ | {"FFMPEG": str(ffmpeg), "GREENROOM_SANDBOX": "off"}
         async with (
             running_api(Settings.from_environ(environ)) as api,
             ClientSession(

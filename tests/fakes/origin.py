@@ -28,18 +28,27 @@ class Request:
     headers: Mapping[str, str]
 
 
+_READ_S = 0.05  # an end, and a reset all the more, overtakes what the other side has not read yet
+
 Behaviour = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Origin:
-    """Counts connections and keeps requests; whatever it does not serve is a 404."""
+    """Counts connections and keeps requests; whatever it does not serve is *otherwise*, a 404."""
 
-    def __init__(self, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        otherwise: Behaviour | None = None,
+    ) -> None:
         self.connections = 0
         self.at_once = 0  # the most connections that were open together
         self.requests: list[Request] = []
         self._host = host
         self._tls = tls
+        self._otherwise = otherwise or answer(b"no such file", status=404)
         self._behaviours: dict[str, Behaviour] = {}
         self._handlers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -62,6 +71,10 @@ class Origin:
             handler.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)
         await self._server.wait_closed()
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._handlers)
 
     @property
     def block(self) -> AllowedBlock:
@@ -87,9 +100,7 @@ class Origin:
                 request = _parse(await reader.readuntil(b"\r\n\r\n"))
                 self.requests.append(request)
                 path = request.target.partition("?")[0]
-                await self._behaviours.get(path, answer(b"no such file", status=404))(
-                    request, writer
-                )
+                await self._behaviours.get(path, self._otherwise)(request, writer)
         finally:
             writer.close()
             with suppress(ConnectionError, asyncio.CancelledError):
@@ -167,9 +178,58 @@ def reset(data: bytes) -> Behaviour:
     async def behave(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
         await writer.drain()
-        await asyncio.sleep(0.05)  # a reset overtakes what the other side has not read yet
+        await asyncio.sleep(_READ_S)
         peer: socket.socket = writer.get_extra_info("socket")
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
 
     return behave
+
+
+@dataclass(kw_only=True)
+class Breaking:
+    """A file that takes ranges, and whose transfers break off: each at the next of *breaks_at*
+    (offsets in the file), by an end or a reset; when they are used up it is sent whole.
+
+    *rest*, where given, answers the requests for ranges instead.
+    """
+
+    body: bytes
+    breaks_at: list[int]
+    headers: Mapping[str, str]
+    by_reset: bool = False
+    chunked: bool = False
+    rest: Behaviour | None = None
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        asked = request.headers.get("range")
+        if asked is not None and self.rest is not None:
+            await self.rest(request, writer)
+            return
+        first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        until = self.breaks_at.pop(0) if self.breaks_at else len(self.body)
+        data = self._head(first, ranged=asked is not None) + self._sent(first, until)
+        if self.by_reset:
+            await reset(data)(request, writer)
+            return
+        await raw(data)(request, writer)
+        if until < len(self.body):
+            await asyncio.sleep(_READ_S)
+
+    def _head(self, first: int, *, ranged: bool) -> bytes:
+        size = len(self.body)
+        told = dict(self.headers)
+        if self.chunked:
+            told["Transfer-Encoding"] = "chunked"
+        else:
+            told["Content-Length"] = str(size - first)
+        if ranged:
+            told["Content-Range"] = f"bytes {first}-{size - 1}/{size}"
+        return head(206 if ranged else 200, told)
+
+    def _sent(self, first: int, until: int) -> bytes:
+        data = self.body[first:until]
+        if not self.chunked:
+            return data
+        end = b"0\r\n\r\n" if until == len(self.body) else b""
+        return b"%x\r\n%b\r\n%b" % (len(data), data, end)

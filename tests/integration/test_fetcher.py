@@ -5,6 +5,7 @@ import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
@@ -260,6 +261,77 @@ async def test_every_misbehaviour_has_its_code(
     origin.serves("/a", behaviour)
     error = await failure(fetcher, origin.url(f"/a?{SECRET}"), max_bytes=2 << 20)
     assert error.code is code
+
+
+def longer_than_it_said(*, pause_s: float) -> Behaviour:
+    """Say one mebibyte, and never stop."""
+
+    async def behave(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, {"Content-Length": str(1 << 20)}))
+        while True:
+            writer.write(b"x" * (1 << 20))
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+
+    return behave
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.2])
+async def test_a_body_ends_where_its_origin_said_however_much_follows(
+    fetcher: Fetcher, origin: Origin, pause_s: float
+) -> None:
+    origin.serves("/a", longer_than_it_said(pause_s=pause_s))
+    assert len(await fetch(fetcher, origin.url("/a"))) == 1 << 20
+    async with asyncio.timeout(5):
+        while origin.open_connections:  # noqa: ASYNC110 - we hung up, and the origin notices
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stream_that_is_no_http_any_more_is_not_waited_for(
+    fetcher: Fetcher, origin: Origin
+) -> None:
+    async def behave(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, {"Transfer-Encoding": "chunked"}))
+        writer.write(b"%x\r\n%b\r\n" % (len(MEDIA), MEDIA))
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"no length\r\n")  # and the connection stays open
+        await asyncio.sleep(3600)
+
+    origin.serves("/a", behave)
+    async with asyncio.timeout(FetchLimits().idle_s / 2):
+        error = await failure(fetcher, origin.url("/a"))
+    assert error.code is FailureCode.SOURCE_TRUNCATED
+
+
+async def test_two_lengths_at_once_are_never_believed(fetcher: Fetcher, origin: Origin) -> None:
+    both = {"Content-Length": "5", "Transfer-Encoding": "chunked"}
+    origin.serves("/a", raw(head(200, both) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(MEDIA), MEDIA)))
+    error = await failure(fetcher, origin.url("/a"))
+    assert error.code in {FailureCode.SOURCE_TRUNCATED, FailureCode.SOURCE_UNREACHABLE}
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "hint"),
+    [
+        ("www.dropbox.com", "www.dropbox.com", "dl=1"),
+        ("drive.google.com", "accounts.google.com", "Google Drive"),  # by what was given first
+        ("short.example", "www.youtube.com", "YouTube"),
+        ("short.example", "media.example", ""),
+    ],
+)
+async def test_who_sends_a_share_page_is_told_what_to_send(
+    origin: Origin, given: str, found: str, hint: str
+) -> None:
+    origin.serves("/a", redirect(origin.url("/page", host=found)))
+    origin.serves("/page", answer(HTML))
+    names = {host.partition(".")[0]: ["127.0.0.1"] for host in (given, found)}
+    guard, resolver = AddressGuard(blocks=(origin.block,)), FakeResolver(**names)
+    async with fetching(guard=guard, resolver=resolver) as fetcher:
+        error = await failure(fetcher, origin.url(f"/a?{SECRET}", host=given))
+    assert error.code is FailureCode.SOURCE_IS_HTML
+    assert hint in error.detail
+    assert bool(error.detail) == bool(hint)
 
 
 @pytest.mark.parametrize(
@@ -576,6 +648,91 @@ async def test_all_hosts_together_are_limited_too(origin: Origin) -> None:
         bodies = await asyncio.gather(*[fetch(fetcher, url) for url in urls])
     assert bodies == [MEDIA] * 8
     assert origin.at_once == 3
+
+
+MANY = 20
+CROWDING = FetchLimits(per_process=MANY, crowded_s=0.4)
+
+
+@asynccontextmanager
+async def crowd(
+    origin: Origin, behaviour: Behaviour, *, hosts: int, each: int = 1
+) -> AsyncIterator[tuple[Fetcher, list[asyncio.Task[bytes]]]]:
+    """A fetcher, and fetches from many hosts that have all begun."""
+    origin.serves("/slow", behaviour)
+    origin.serves("/a", answer(MEDIA))
+    names = {f"h{number}": ["127.0.0.1"] for number in range(hosts)}
+    guard, resolver = (
+        AddressGuard(blocks=(origin.block,)),
+        FakeResolver(**names, good=["127.0.0.1"]),
+    )
+    async with fetching(guard=guard, limits=CROWDING, resolver=resolver) as fetcher:
+        urls = [origin.url("/slow", host=f"{name}.example.com") for name in names] * each
+        tasks = [asyncio.create_task(fetch(fetcher, url, max_bytes=1 << 30)) for url in urls]
+        await asyncio.sleep(0.1)
+        assert fetcher._slots._members == len(tasks)
+        try:
+            yield fetcher, tasks
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def fetch_good(fetcher: Fetcher, origin: Origin) -> bytes:
+    return await fetch(fetcher, origin.url("/a", host="good.example.com"))
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        endless(b"x", every_s=0.05),  # lives for a whole window by itself: 10 s
+        stalled(b""),  # 40 s
+        stalled(head(200, {})),  # 20 s
+    ],
+)
+async def test_slow_sources_on_many_hosts_do_not_take_the_last_slots(
+    origin: Origin, behaviour: Behaviour
+) -> None:
+    async with crowd(origin, behaviour, hosts=MANY) as (fetcher, slow):
+        async with asyncio.timeout(5):
+            assert await fetch_good(fetcher, origin) == MEDIA
+            while fetcher._slots._members > MANY * 3 // 4:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+        ended = [task.exception() for task in slow if task.done()]
+        # with the good one they were one more; the others may go on, as there is room
+        assert len(ended) == MANY // 4 + 1
+    for error in ended:
+        assert isinstance(error, SourceError)
+        assert (error.code, error.retryable) == ("source_timeout", True)
+        assert "while others waited" in error.detail
+
+
+async def test_a_line_for_slow_hosts_does_not_take_the_last_turns(origin: Origin) -> None:
+    hosts, turns = 1, asyncio.Semaphore(MANY)
+    async with crowd(origin, stalled(b""), hosts=hosts, each=MANY) as (fetcher, slow):
+        for _ in slow:
+            await turns.acquire()  # each of them has a worker's turn, though eight have slots
+        for task in slow:
+            task.add_done_callback(lambda _: turns.release())
+        assert len(fetcher._slots._at_work) == FetchLimits().per_host
+        async with asyncio.timeout(5), turns:
+            assert await fetch_good(fetcher, origin) == MEDIA
+
+
+async def test_a_source_that_is_fast_enough_is_never_cut_off(origin: Origin) -> None:
+    chunk, every_s = b"x" * 4096, 0.05  # five times the minimum
+    async with crowd(origin, endless(chunk, every_s=every_s), hosts=MANY) as (fetcher, steady):
+        await asyncio.sleep(4 * CROWDING.crowded_s)
+        assert not any(task.done() for task in steady)
+        assert len(fetcher._slots._at_work) == MANY
+
+
+async def test_slow_sources_go_on_while_there_is_room(origin: Origin) -> None:
+    few = MANY * 3 // 4
+    async with crowd(origin, endless(b"x", every_s=0.05), hosts=few) as (_, slow):
+        await asyncio.sleep(4 * CROWDING.crowded_s)
+        assert not any(task.done() for task in slow)
 
 
 class Watched:

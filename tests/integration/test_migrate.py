@@ -156,7 +156,6 @@ async def test_the_service_does_not_start_on_a_database_that_lags_behind(
     [
         ({"database_url": None}, "GREENROOM_DATABASE_URL"),
         ({"secret_keys": ()}, "greenroom keys secret"),
-        ({"fetch_allow": "10.0.0.0/8, nonsense, 1.2.3.4:99999"}, "GREENROOM_FETCH_ALLOW"),
     ],
 )
 async def test_the_service_does_not_start_without_what_it_needs(

@@ -56,17 +56,23 @@ REFUSED = {
     "10.0.0.0": Why.PRIVATE,
     "10.255.255.255": Why.PRIVATE,
     "100.64.0.0": Why.SHARED,
-    "100.100.100.200": Why.SHARED,
+    "100.100.100.199": Why.SHARED,
+    "100.96.0.96": Why.METADATA,
+    "100.100.100.200": Why.METADATA,
     "100.127.255.255": Why.SHARED,
     "127.0.0.1": Why.LOOPBACK,
     "127.255.255.255": Why.LOOPBACK,
     "168.63.129.16": Why.METADATA,
     "169.254.0.0": Why.LINK_LOCAL,
-    "169.254.169.254": Why.LINK_LOCAL,
-    "169.254.170.2": Why.LINK_LOCAL,
+    "169.254.169.253": Why.LINK_LOCAL,
+    "169.254.169.254": Why.METADATA,
+    "169.254.170.2": Why.METADATA,
+    "169.254.170.23": Why.METADATA,
+    "169.254.255.255": Why.LINK_LOCAL,
     "172.16.0.0": Why.PRIVATE,
     "172.31.255.255": Why.PRIVATE,
-    "192.0.0.192": Why.PROTOCOL,
+    "192.0.0.191": Why.PROTOCOL,
+    "192.0.0.192": Why.METADATA,
     "192.0.2.1": Why.DOCUMENTATION,
     "192.88.99.1": Why.PROTOCOL,
     "192.168.0.0": Why.PRIVATE,
@@ -83,7 +89,11 @@ REFUSED = {
     "::1": Why.LOOPBACK,
     "0:0:0:0:0:0:0:1": Why.LOOPBACK,
     "fc00::1": Why.PRIVATE,
-    "fd00:ec2::254": Why.PRIVATE,
+    "fd00:ec2::253": Why.PRIVATE,
+    "fd00:ec2::254": Why.METADATA,
+    "fd00:ec2::23": Why.METADATA,
+    "fd20:ce::254": Why.METADATA,
+    "fe80::a9fe:a9fe": Why.METADATA,
     "fe80::1": Why.LINK_LOCAL,
     "fec0::1": Why.PRIVATE,
     "ff02::1": Why.MULTICAST,
@@ -122,7 +132,12 @@ EMBEDDING = {
     "2002:a9fe:a9fe::1": "169.254.169.254",
     "2001:0:4136:e378:8000:63bf:80ff:fffe": "127.0.0.1",
     "2606:4700::5efe:7f00:1": "127.0.0.1",
+    "2606:4700::100:5efe:a00:1": "10.0.0.1",
     "2606:4700::200:5efe:a00:1": "10.0.0.1",
+    "2606:4700::300:5efe:a00:1": "10.0.0.1",
+    "::ffff:0:7f00:1": "127.0.0.1",
+    "::ffff:0:808:808": "8.8.8.8",
+    "2001:0:7f00:1::1": "255.255.255.254",
 }
 
 
@@ -158,6 +173,7 @@ NEAR_V6 = st.builds(
     st.sampled_from(["2001::", "2001:db8::", "2002::", "3fff::", "64:ff9b::", "::", "fc00::"]),
     st.integers(0, 2**96 - 1),
 )
+ISATAP = {"0000:5efe", "0100:5efe", "0200:5efe", "0300:5efe"}
 # What `is_global` of Python 3.11 wrongly calls global; written independently of the tables.
 NOT_GLOBAL_EITHER = [
     ip_network(text)
@@ -180,7 +196,7 @@ def test_whatever_is_allowed_is_public_by_another_judge(address: IPv4Address | I
             assert not (address.ipv4_mapped)
             assert not (address.sixtofour)
             assert not (address.teredo)
-            assert address.exploded[20:29] not in {"0000:5efe", "0200:5efe"}
+            assert address.exploded[20:29] not in ISATAP
 
 
 @given(st.one_of(ANYWHERE_V4, GLOBAL_V6))
@@ -189,7 +205,7 @@ def test_whatever_is_refused_is_special_by_another_judge(
 ) -> None:
     """A guard that refuses everything must fail."""
     if isinstance(classify(address), Refused):
-        isatap = address.version == 6 and address.exploded[20:29] in {"0000:5efe", "0200:5efe"}
+        isatap = address.version == 6 and address.exploded[20:29] in ISATAP
         assert (
             isatap
             or not address.is_global
@@ -224,6 +240,43 @@ def test_a_block_without_a_port_opens_the_usual_ports() -> None:
     assert isinstance(guard.judge("10.1.2.3", 443), Allowed)
     assert guard.judge("10.1.2.3", 22) == Refused(why=Why.PRIVATE)
     assert guard.ports == AddressGuard().ports
+
+
+@pytest.mark.parametrize(
+    ("block", "metadata"),
+    [
+        ("169.254.0.0/16", "169.254.169.254"),
+        ("100.64.0.0/10", "100.100.100.200"),
+        ("0.0.0.0/0", "168.63.129.16"),
+        ("fd00::/8", "fd00:ec2::254"),
+        ("::/0", "fd20:ce::254"),
+    ],
+)
+def test_a_block_that_covers_a_metadata_service_by_the_way_does_not_open_it(
+    block: str, metadata: str
+) -> None:
+    guard = AddressGuard(blocks=parse_allowed_blocks(block))
+    assert guard.judge(metadata, 80) == Refused(why=Why.METADATA)
+    neighbour = str(ip_address(metadata) + 1)
+    assert guard.judge(neighbour, 80) == Allowed(block=guard.blocks[0])
+    named = AddressGuard(blocks=parse_allowed_blocks(metadata))
+    assert named.judge(metadata, 80) == Allowed(block=named.blocks[0])
+
+
+def test_a_block_that_opens_nat64_opens_what_is_open_without_it() -> None:
+    guard = AddressGuard(blocks=parse_allowed_blocks("64:ff9b::/96,10.1.2.0/24"))
+    for inner in ("93.184.216.34", "10.1.2.3"):
+        assert guard.judge(f"64:ff9b::{inner}", 443) == Allowed(block=guard.blocks[0])
+    for inner in ("127.0.0.1", "169.254.169.254", "10.1.3.1"):
+        refused = Refused(why=Why.EMBEDDED, embedded=IPv4Address(inner))
+        assert guard.judge(f"64:ff9b::{inner}", 443) == refused
+
+
+def test_loopback_of_both_kinds_can_be_opened() -> None:
+    guard = AddressGuard(blocks=parse_allowed_blocks("::1,127.0.0.1"))
+    assert isinstance(guard.judge("::1", 80), Allowed)
+    assert isinstance(guard.judge("127.0.0.1", 80), Allowed)
+    assert guard.judge("::", 80) == Refused(why=Why.UNSPECIFIED)
 
 
 def test_blocks_are_read_with_and_without_ports() -> None:

@@ -14,12 +14,15 @@ from service.errors import FAILURES, FailureCode
 from service.events.data import schema
 from service.telemetry import (
     ANALYSIS_RESTARTS,
+    EGRESS_EXCEPTIONS,
+    EGRESS_REFUSED,
     HTTP_REQUESTS,
     HTTP_SECONDS,
     JOBS,
     POSTGRES_RESTARTS,
     QUEUE_AGE,
     QUEUE_DEPTH,
+    SANDBOX_LAYER,
 )
 from validators.facts import Kind
 from validators.policy import STANDARD
@@ -187,8 +190,8 @@ def test_every_command_is_listed() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    metrics = (HTTP_REQUESTS, HTTP_SECONDS, JOBS, QUEUE_DEPTH, QUEUE_AGE)
-    gauges = (ANALYSIS_RESTARTS, POSTGRES_RESTARTS)
+    metrics = (HTTP_REQUESTS, HTTP_SECONDS, JOBS, EGRESS_REFUSED, EGRESS_EXCEPTIONS)
+    gauges = (QUEUE_DEPTH, QUEUE_AGE, ANALYSIS_RESTARTS, POSTGRES_RESTARTS, SANDBOX_LAYER)
     there = {family.name for metric in (*metrics, *gauges) for family in metric.describe()}
     text = (ROOT / "docs/howto/operate.md").read_text()
     named = {name.removesuffix("_total") for name in re.findall(r"`(greenroom_\w+)", text)}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from yarl import URL
 
 from service.fetch.limits import FetchLimits
 from service.settings import NOT_SETTINGS, Settings, SettingsError
@@ -35,11 +36,18 @@ def test_every_mistake_is_reported_together() -> None:
         default_policy="lax",
         public_url="ftp://x",
         log_level="loud",
+        fetch_allow="10.0.0.0/8, nonsense, 1.2.3.4:99999",
+        fetch_ports="81, 0",
+        webhook_allow="10.0.0.1/8",
+        egress_proxy="https://proxy.internal:4750",
         typo="1",
     )
     named = re.findall(r"GREENROOM_(\w+): ", said)
     assert sorted(named) == [
         "DEFAULT_POLICY",
+        "EGRESS_PROXY",
+        "FETCH_ALLOW",
+        "FETCH_PORTS",
         "FETCH_TOTAL_TIMEOUT_S",
         "LOG_LEVEL",
         "MAX_VIDEO_BYTES",
@@ -47,7 +55,10 @@ def test_every_mistake_is_reported_together() -> None:
         "PUBLIC_URL",
         "SECRET_KEYS",
         "TYPO",
+        "WEBHOOK_ALLOW",
     ]
+    assert "nonsense" in said
+    assert "1.2.3.4:99999" in said
 
 
 @pytest.mark.parametrize(
@@ -66,6 +77,11 @@ def test_every_mistake_is_reported_together() -> None:
         ("log_level", "verbose"),
         ("public_url", "https://x.example/?a=1"),
         ("public_url", "x.example"),
+        ("fetch_allow", "http://10.0.0.1"),
+        ("webhook_allow", "10.0.0.0/8:0"),
+        ("fetch_ports", "http"),
+        ("fetch_ports", "65536"),
+        ("default_runtime_type", "avtr2"),
         ("no_such_thing", "1"),
     ],
 )
@@ -90,6 +106,61 @@ def test_secrets_stay_out_of_repr() -> None:
     assert "hunter2" not in repr(settings)
     assert KEY not in repr(settings)
     assert "8080" in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "https://user:hunter2@proxy.internal:4750",
+        "socks5://user:hunter2@proxy.internal:4750",
+        "http://user:hunter2@proxy.internal:4750/path",
+        "http://user:hunter2@proxy.internal:4750?a=1",
+        "http://user:hunter2@proxy.internal:4750/#a",
+        "http://user:hunter2@proxy.internal:99999",
+        "http://user:hunter2@:4750",
+        "http://us%3Aer:hunter2@proxy.internal",  # the header could not tell where the user ends
+        "http://user:hunter2\u20ac@proxy.internal",
+        "http://user:hunter2@[::1",
+        "user:hunter2@proxy.internal:4750",
+        "hunter2",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named_and_its_password_is_not(proxy: str) -> None:
+    said = mistakes(egress_proxy=proxy)
+    assert said.startswith("GREENROOM_EGRESS_PROXY: must be http://")
+    assert "hunter2" not in said
+
+
+def test_the_ways_out_are_read_as_what_they_are() -> None:
+    settings = Settings.from_environ(
+        {
+            "GREENROOM_FETCH_ALLOW": "127.0.0.1/32:9000, 10.0.0.0/8",
+            "GREENROOM_FETCH_PORTS": "8000, 9443",
+            "GREENROOM_WEBHOOK_ALLOW": "[fd00::/8]:9000",
+            "GREENROOM_EGRESS_PROXY": "http://user:hunter2@proxy.internal:4750",
+        }
+    )
+    assert [str(block) for block in settings.fetch_allow] == ["127.0.0.1/32:9000", "10.0.0.0/8"]
+    assert [str(block) for block in settings.webhook_allow] == ["[fd00::/8]:9000"]
+    assert settings.fetch_ports == (8000, 9443)
+    assert settings.egress_proxy == URL("http://user:hunter2@proxy.internal:4750")
+    assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "own"),
+    [
+        (Settings(), {("127.0.0.1", 8080)}),
+        (Settings(host="localhost", port=80), {("0.0.0.0", 80)}),  # noqa: S104 - bound by nobody
+        (Settings(host="0::1"), {("::1", 8080)}),
+        (
+            Settings(public_url="https://Media.example/greenroom"),
+            {("127.0.0.1", 8080), ("media.example", 443)},
+        ),
+    ],
+)
+def test_the_service_knows_where_it_answers(chosen: Settings, own: set[tuple[str, int]]) -> None:
+    assert chosen.own == own
 
 
 def test_only_our_prefix_is_looked_at() -> None:
@@ -131,6 +202,7 @@ def test_filling_in_changes_nothing_else() -> None:
         ("max_video_bytes", 500 * 10**6),
         ("max_audio_bytes", 100 * 10**6),
         ("max_image_bytes", 50 * 10**6),
+        ("max_portrait_bytes", 20 * 10**6),
         ("max_json_bytes", 64 * 1024),
         ("fetch_connect_timeout_s", 10),
         ("fetch_idle_timeout_s", 20),
@@ -141,11 +213,14 @@ def test_filling_in_changes_nothing_else() -> None:
         ("decoder_memory_bytes", 2 * 1024**3),
         ("analysis_memory_bytes", 3 * 1024**3 // 2),
         ("fitting_timeout_s", 24 * 3600),
-        ("fetch_allow", ""),
+        ("fetch_allow", ()),
+        ("fetch_ports", ()),
+        ("webhook_allow", ()),
+        ("egress_proxy", None),
         ("default_policy", "standard"),
     ],
 )
-def test_defaults_are_the_ones_that_are_promised(name: str, promised: float | str) -> None:
+def test_defaults_are_the_ones_that_are_promised(name: str, promised: object) -> None:
     assert getattr(Settings(), name) == promised
 
 
@@ -160,7 +235,8 @@ def test_every_default_can_be_written_in_the_environment() -> None:
         default = setting.default
         if default in (None, ()):
             continue
-        read = Settings.from_environ({f"GREENROOM_{setting.name.upper()}": str(default)})
+        written = ",".join(default) if isinstance(default, tuple) else str(default)
+        read = Settings.from_environ({f"GREENROOM_{setting.name.upper()}": written})
         assert getattr(read, setting.name) == default, setting.name
 
 
