@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-pyannote check fmt bench accuracy lock samples models ffmpeg clean
+.PHONY: help setup demo dev test test-pyannote fuzz check fmt bench accuracy lock samples models ffmpeg clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -22,6 +22,11 @@ test: setup ## Every test: real Postgres, ffmpeg, models and HTTP
 
 test-pyannote: ffmpeg ## The second engine for voices, in an environment with torch
 	@sh tools/test_pyannote.sh $(PYTHON) .venv-pyannote
+
+fuzz: setup ## Hostile input for long: urls, bodies, and FILES=2000 broken media through the service
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest tests/fuzz --timeout 0
+	$(BIN)/python -m tests.fuzz.soak --files $(or $(FILES),2000) --seed $(or $(SEED),1) \
+	  --out $(or $(OUT),build/fuzz-report.json)
 
 check: setup ## Style, types, layers
 	$(BIN)/ruff format --check .
