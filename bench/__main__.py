@@ -1,6 +1,7 @@
 """What an inspection costs beside plain decoding and beside a peer, in CPU seconds, as Markdown.
 
     python -m bench [FILE…]        default: samples/, and four larger media made from them
+    python -m bench hostile        what hostile origins cost the fetcher: bench/hostile.py
 
 One run, the same files, the same machine, one processor for all: two that share a core slow each
 other down, and only the measured side has two processes. Warm models: what a start costs is told
@@ -20,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from bench import media
+from bench import hostile, media
 from bench.cpu import Spent
 from bench.ours import ROUNDS, Cost, cost, only_child
 from service.settings import Settings
@@ -49,6 +50,9 @@ class Ours:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["hostile"]:
+        hostile.main()
+        return
     named = [Path(word).absolute() for word in sys.argv[1:]]
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory(prefix="greenroom-bench-") as folder:
