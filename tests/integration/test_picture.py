@@ -10,7 +10,7 @@ from tests import media
 from tests.fakes.analyzer import drain
 from validators.errors import ToolCrashedError
 from validators.facts import PictureFacts
-from validators.media.picture import Picture, decode_picture, parse
+from validators.media.picture import UNREADABLE, Picture, decode_picture, parse
 from validators.media.sandbox import Limits, Sandbox
 from validators.media.signature import read_signature
 
@@ -130,6 +130,18 @@ async def test_a_header_that_lies_about_its_size_is_unreadable(tmp_path: Path) -
     (tmp_path / "b.png").write_bytes(data)
     picture, _ = await look(tmp_path / "b.png")
     assert picture.unreadable
+
+
+async def test_a_chunk_that_claims_two_gigabytes_is_unreadable(tmp_path: Path) -> None:
+    """Pillow asks for all of it at once, which its limits refuse."""
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (64, 64)).save(path)
+    data = bytearray(path.read_bytes())
+    length = data.index(b"IDAT") - 4
+    data[length : length + 4] = (0x7FFF_FFFF).to_bytes(4, "big")
+    path.write_bytes(data)
+    picture, _ = await look(path)
+    assert picture == Picture(facts=None, unreadable=UNREADABLE)
 
 
 async def test_the_previews_in_a_phone_s_jpeg_are_no_frames(tmp_path: Path) -> None:

@@ -120,6 +120,23 @@ async def test_a_tool_past_its_deadline_is_killed_with_its_children() -> None:
     assert await gone("61.125")
 
 
+@pytest.mark.parametrize("started", ["", "setsid "], ids=["its group", "a session of its own"])
+async def test_a_child_that_keeps_the_pipes_open_does_not_hold_us_up(started: str) -> None:
+    """Where no filter refuses processes. One that leaves the group lives on, and we go on too."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    script = f"{started}sleep 11.375 & exit 0"
+    with pytest.raises(ToolTimeoutError):
+        await asyncio.wait_for(limited(wall_s=0.5).run(shell(script)), 8)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert started or await gone("11.375")
+
+
+async def test_a_child_left_behind_is_killed() -> None:
+    completed = await FREE.run(shell("sleep 61.4375 > /dev/null 2>&1 & exit 0"))
+    assert completed.succeeded
+    assert await gone("61.4375")
+
+
 async def test_a_tool_that_burns_processor_time_is_late_too() -> None:
     with pytest.raises(ToolTimeoutError, match="processor"):
         await limited(cpu_s=1).run(shell("while :; do :; done"))

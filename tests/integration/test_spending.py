@@ -131,3 +131,11 @@ def test_twice_what_a_large_recording_costs_is_granted() -> None:
     )
     assert decoding_s(full_hd, 20_000_000) > 2 * 10  # one thread decodes that in 10 s
     assert decoding_s(None, 1_000_000) < OPENING_S + 1
+
+
+def test_4k_of_60_frames_a_second_is_granted_twice_its_cost_as_well() -> None:
+    """HEVC with 10 bits: 74 s of processor time were measured."""
+    video = StreamFacts(
+        index=0, type=StreamType.VIDEO, codec="hevc", width=3840, height=2160, packets=900
+    )
+    assert min(Limits().cpu_s, decoding_s(video, 30_000_000)) > 2 * 74

@@ -1,4 +1,5 @@
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,9 @@ def test_no_marker_of_that_kind_stands_among_coded_pixels(tmp_path: Path, marker
     data = jpeg()
     with pytest.raises(ValueError, match="marker"):
         check(tmp_path, data[:-100] + marker + data[-98:])
+
+
+def test_filling_without_end_is_passed_over_once(tmp_path: Path) -> None:
+    begun_s = time.process_time()
+    check(tmp_path, b"\xff\xd8" + b"\xff" * 200_000 + b"\0")
+    assert time.process_time() - begun_s < 2  # some minutes, where each byte begins it anew

@@ -30,9 +30,11 @@ def test_what_was_refused_as_it_must_holds() -> None:
     [
         ({"memory": 0}, Layer.LIMITS),
         ({"network": "net:[1]"}, Layer.NAMESPACES),
+        ({"network": ""}, Layer.NAMESPACES),  # it could not tell
         ({"thread": errno.EAGAIN}, Layer.NAMESPACES),
         ({"read_file": 0}, Layer.LANDLOCK),
         ({"list_folder": 0}, Layer.LANDLOCK),
+        ({"write_file": 0}, Layer.LANDLOCK),
         ({"tcp": 0}, Layer.SECCOMP),
         ({"udp": errno.EACCES}, Layer.SECCOMP),
         ({"unix": 0}, Layer.SECCOMP),
@@ -40,7 +42,7 @@ def test_what_was_refused_as_it_must_holds() -> None:
     ],
 )
 def test_a_layer_that_let_one_thing_pass_does_not_hold(
-    change: dict[str, int], layer: Layer
+    change: dict[str, int | str], layer: Layer
 ) -> None:
     layers = found(HELD.model_copy(update=change), {}, our_network="net:[1]")
     assert layers.missing == {layer: "was set, and does not hold"}

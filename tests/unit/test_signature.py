@@ -113,6 +113,7 @@ def test_a_tag_is_looked_behind(tmp_path: Path, behind: bytes, name: str) -> Non
 
 
 ZIP_END = b"PK\5\6" + bytes(18)  # an empty archive
+ZIP = b"PK\1\2...." + b"PK\5\6" + bytes(8) + b"\x08" + bytes(9)  # a directory and its record
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,12 @@ ZIP_END = b"PK\5\6" + bytes(18)  # an empty archive
         (b"\xff\xd8\xff\xfe" + bytes(1024) + b"%PDF-1.4", "jpeg"),  # readers stop looking
         (b"GIF89a" + ZIP_END, "gif+zip"),
         (b"GIF89a" + ZIP_END + b"x", "gif"),  # no comment is announced
+        (b"GIF89a" + ZIP, "gif+zip"),
+        (b"GIF89a" + ZIP + b"\n", "gif+zip"),  # which readers of archives forgive
+        (
+            b"GIF89a" + ZIP + b"PK\5\6" + b"\xff" * 18,
+            "gif+zip",
+        ),  # a false record behind the true one
         (b"GIF89a" + b"PK\5\6", "gif"),
         (b"GIF89a" + b"PK\5\6" + bytes(8) + b"\x09" + bytes(9), "gif"),  # no directory there
         (ZIP_END, None),

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 MAX_SCANS = 64  # a progressive picture has 10; each costs as much as the first
-MARKER = re.compile(rb"\xff+([^\xff\x00\xd0-\xd7])")  # behind coded pixels: no stuffing, no restart
+MARKER = re.compile(rb"\xff([^\xff\x00\xd0-\xd7])")  # behind coded pixels: no stuffing, no restart
 START, END, SCAN = 0xD8, 0xD9, 0xDA
 TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF})  # between scans, too
 FRAMES = frozenset(range(0xC0, 0xD0)) - TABLES

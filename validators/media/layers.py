@@ -61,8 +61,9 @@ def found(trial: Trial, refused: Mapping[str, str], *, our_network: str) -> Laye
     """Judge *trial*. *refused*: what the kernel answered to the layers that could not be had."""
     holds = {
         Layer.LIMITS: trial.memory == errno.ENOMEM,
-        Layer.NAMESPACES: trial.network != our_network and trial.thread == 0,
-        Layer.LANDLOCK: {trial.read_file, trial.list_folder} == {errno.EACCES},
+        Layer.NAMESPACES: trial.network not in {"", our_network} and trial.thread == 0,
+        Layer.LANDLOCK: {trial.read_file, trial.list_folder} == {errno.EACCES}
+        and trial.write_file in {errno.EACCES, errno.EPERM},  # the filter answers before it
         Layer.SECCOMP: {trial.tcp, trial.udp, trial.unix, trial.fork} == {errno.EPERM},
     }
     silent = "was set, and does not hold"

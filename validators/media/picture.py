@@ -70,7 +70,11 @@ async def decode_picture(
             raise
         opened.set_result(Picture(facts=None, unreadable=UNREADABLE))
         return
-    if not opened.done():  # it tells bad pictures itself, so its silence is no picture's fault
+    if opened.done():
+        return
+    if completed.refused_memory and not completed.starved:  # a chunk's length may say anything
+        opened.set_result(Picture(facts=None, unreadable=UNREADABLE))
+    else:  # it tells bad pictures itself, so its silence is no picture's fault
         last = completed.stderr.strip().rpartition("\n")[2]
         raise ToolCrashedError(f"the picture decoder ended with {completed.status}: {last}")
 

@@ -32,8 +32,10 @@ MAX_ALLOC_BYTES = 256 << 20  # of one block: four times the largest frame that p
 ENOUGH_BYTES = 1536 << 20  # 4K in 4:4:4 with 10 bits, the hungriest that passes, takes 835 MB
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 NEVER = "2"  # memory may be refused for the sake of other processes
+SECOND_NET_S = 5  # how far the kernel's limit of processor time lies behind ours
+LINGER_S = 2.0  # after a kill, for the pipes to end
 NOWHERE = "/"  # tools are given absolute names alone, so no directory of theirs need be made
-NO_MEMORY = "Cannot allocate memory"
+NO_MEMORY = ("Cannot allocate memory", "MemoryError")  # as ffmpeg and our own programs say it
 UNABLE = (
     "Unrecognized option",
     "Option not found",
@@ -47,7 +49,7 @@ class Limits:
     """What one run may use. Files are for reading: everything leaves through pipes."""
 
     wall_s: float = 60
-    cpu_s: int = 120  # over all threads
+    cpu_s: int = 240  # over all threads: four of them to the deadline; 4K HEVC takes 74
     address_space_bytes: int = 2 << 30
     file_bytes: int = 0
     open_files: int = 64
@@ -62,7 +64,8 @@ class Completed:
     stdout: bytes
     stderr: str
     overflowed: bool = False
-    starved: bool = False  # memory was refused, and that may be the fault of this machine
+    refused_memory: bool = False  # it asked for more than it may have
+    starved: bool = False  # and that may be the fault of this machine
 
     @property
     def succeeded(self) -> bool:
@@ -157,8 +160,9 @@ class Sandbox:
             raise ToolCrashedError(f"{argv[0]} could not be started") from exc
 
     def _settings(self, tool: str, reads: Sequence[Path]) -> list[str]:
-        names = ("address_space_bytes", "cpu_s", "file_bytes", "open_files")
+        names = ("address_space_bytes", "file_bytes", "open_files")
         limits = [f"{name}={getattr(self.limits, name)}" for name in names]
+        limits.append(f"cpu_s={self.limits.cpu_s + SECOND_NET_S}")
         libraries = own_libraries() if tool == sys.executable else ()
         opened = [f"read={path}" for path in reads] + [f"library={path}" for path in libraries]
         return [*limits, *opened, *_layer_settings(self.layers)]
@@ -181,12 +185,14 @@ class Sandbox:
             await _end(process)
         said = stderr.text()
         _expect_own_end(process, tool, said, overflowed=stdout.overflowed)
+        refused = any(words in said for words in NO_MEMORY)
         return Completed(
             status=process.returncode or 0,
             stdout=bytes(stdout.data),
             stderr=said,
             overflowed=stdout.overflowed,
-            starved=NO_MEMORY in said and await self._may_starve(),
+            refused_memory=refused,
+            starved=refused and await self._may_starve(),
         )
 
     async def _may_starve(self) -> bool:
@@ -261,13 +267,17 @@ async def _gather(pipe: asyncio.StreamReader | None, gathered: _Gathered, proces
 async def _end(process: Process) -> None:
     """Nothing of the tool outlives its run, whatever ended it.
 
-    Its pipes are read to their ends: asyncio would keep one with unread bytes open for ever.
+    Its children neither, where no filter keeps it from having any: they may hold its pipes.
+    These are read to their ends: asyncio would keep one with unread bytes open for ever.
     """
-    if process.returncode is None:
-        _kill(process)
-    for pipe in (process.stdout, process.stderr):
-        while pipe is not None and await pipe.read(CHUNK_BYTES):
-            pass
+    _kill(process)
+    try:
+        async with asyncio.timeout(LINGER_S):
+            for pipe in (process.stdout, process.stderr):
+                while pipe is not None and await pipe.read(CHUNK_BYTES):
+                    pass
+    except TimeoutError:  # a child has left the group
+        process._transport.close()  # type: ignore[attr-defined] # noqa: SLF001 - the only way
     await process.wait()
 
 

@@ -121,7 +121,8 @@ ID3_HEADER_BYTES = 10
 MAX_TAG_BYTES = 16 << 20  # a large cover has 5 MB; a longer tag is no cover
 PDF = b"%PDF-"
 PDF_WITHIN_BYTES = 1024  # how far readers of PDF look for its header
-ZIP_END = struct.Struct("<4s8xIIH")  # magic, size and place of the directory, size of the comment
+ZIP_END = struct.Struct("<4s8xI4xH")  # magic, size of the directory, size of the comment
+ZIP_MAGIC = re.compile(b"PK\5\6")
 
 
 def identify(head: bytes) -> str | None:
@@ -176,18 +177,25 @@ def _second_nature(file: BinaryIO, head: bytes) -> str | None:
 
 
 def _ends_in_zip(file: BinaryIO) -> bool:
-    """Whether a directory of an archive stands where the last record of the file says."""
+    """Whether a directory of an archive stands where a record near the end of the file says.
+
+    Readers forgive bytes behind it, and a comment may hold another such record.
+    """
     size = file.seek(0, os.SEEK_END)
     start = file.seek(max(0, size - ZIP_END.size - 0xFFFF))
     tail = file.read()
-    at = tail.rfind(b"PK\5\6")
-    if at < 0 or len(tail) - at < ZIP_END.size:
-        return False
-    _, directory_bytes, _, comment_bytes = ZIP_END.unpack_from(tail, at)
-    if at + ZIP_END.size + comment_bytes != len(tail):
-        return False
+    last = len(tail) - ZIP_END.size
+    records = (found.start() for found in ZIP_MAGIC.finditer(tail) if found.start() <= last)
+    return any(_has_directory(file, start, tail, at) for at in records)
+
+
+def _has_directory(file: BinaryIO, start: int, tail: bytes, at: int) -> bool:
+    """Whether the record at *at* is true. That of an empty archive has nothing but its length."""
+    _, directory_bytes, comment_bytes = ZIP_END.unpack_from(tail, at)
+    if directory_bytes == 0:
+        return at + ZIP_END.size + int(comment_bytes) == len(tail)
     file.seek(max(0, start + at - directory_bytes))
-    return file.read(4) in {b"PK\1\2", b"PK\5\6"}  # an empty archive has no directory
+    return file.read(4) == b"PK\1\2"
 
 
 def expect_regular(path: Path) -> None:
