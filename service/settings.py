@@ -128,6 +128,7 @@ def _listening(host: str) -> str:
 def _base_url(text: str) -> str:
     if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", text):
         raise ValueError("must be an http(s) URL without query")
+    URL(text)  # says what is wrong with its host or port
     return text.rstrip("/")
 
 

@@ -5,6 +5,7 @@ Its protocol class has the hook, but no public way to name another class, so it 
 """
 
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -15,6 +16,10 @@ from service.api.problem import TYPE_OF, ApiError, ErrorType
 from service.ids import new_request_id
 
 log = structlog.get_logger()
+
+# Between requests, and for the head of one: over the 60 s of the usual load balancers. aiohttp
+# waits an hour, and whoever opens connections and says nothing takes all that we may have.
+IDLE_S = 75.0
 
 
 class EnvelopeHandler(RequestHandler):
@@ -54,9 +59,12 @@ class EnvelopeServer(web.Server):
 
 
 class EnvelopeRunner(web.AppRunner):
-    """Runs an application behind `EnvelopeServer`."""
+    """Runs an application behind `EnvelopeServer`; its callers have IDLE_S for each head."""
 
     __slots__ = ()
+
+    def __init__(self, app: web.Application, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own options
+        super().__init__(app, keepalive_timeout=IDLE_S, **options)
 
     async def _make_server(self) -> web.Server:
         server: web.Server = await super()._make_server()

@@ -72,20 +72,23 @@ async def abandoned(conn: Conn, subject_id: UUID) -> list[tuple[UUID, str]]:
     return [(row["id"], row["key"]) for row in rows]
 
 
-async def give_up(conn: Conn, blob_id: UUID) -> str | None:
-    """Its key, for the object to be deleted; None where the bytes were kept, or are gone."""
-    key: str | None = await conn.fetchval(
-        "UPDATE blob SET state = 'discarded' WHERE id = $1 AND state <> 'stored' RETURNING key",
-        blob_id,
+async def give_up(conn: Conn, blob_id: UUID) -> bool:
+    """Whether the object may be deleted: its bytes were not kept, and never will be."""
+    await conn.execute(
+        "UPDATE blob SET state = 'discarded' WHERE id = $1 AND state <> 'stored'", blob_id
     )
-    return key
+    # a statement of its own: it sees what a commit that the first one waited for has kept
+    kept: bool = await conn.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM blob WHERE id = $1 AND state = 'stored')", blob_id
+    )
+    return not kept
 
 
-async def orphans(conn: Conn, *, older_than: timedelta) -> list[UUID]:
+async def orphans(conn: Conn, *, older_than: timedelta) -> list[tuple[UUID, str]]:
     """Blobs without bytes that count, and without a run that would come back for them."""
     rows = await conn.fetch(
         """
-        SELECT id FROM blob b
+        SELECT id, key FROM blob b
          WHERE state <> 'stored' AND created_at < now() - $1::interval
            AND NOT EXISTS (SELECT 1 FROM asset a WHERE a.id = b.written_for
                               AND a.state = 'pending' AND a.deleted_at IS NULL)
@@ -94,7 +97,7 @@ async def orphans(conn: Conn, *, older_than: timedelta) -> list[UUID]:
         """,
         older_than,
     )
-    return [row["id"] for row in rows]
+    return [(row["id"], row["key"]) for row in rows]
 
 
 async def forget(conn: Conn, blob_id: UUID) -> None:

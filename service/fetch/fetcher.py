@@ -34,8 +34,9 @@ Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where
 _SNIFFED_BYTES = 512
 _REDIRECTS = {301, 302, 303, 307, 308}
 _HTML_TYPES = {"text/html", "application/xhtml+xml"}
+# Possessive: a stranger's comments, each of which could end at any other's end, are read once.
 _HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.DOTALL
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<!--.*?-->\s*+)*+<(?:!doctype\s+html|html|head|body)\b", re.DOTALL
 )
 
 

@@ -46,7 +46,7 @@ def says_expired(body: bytes) -> bool:
 def _attempt(read: Callable[[Query], datetime], query: Query) -> datetime | None:
     try:
         return read(query)
-    except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
+    except (LookupError, TypeError, ValueError, OverflowError, OSError, RecursionError):
         return None  # not this kind of signature, or not one that its store would take
 
 

@@ -28,10 +28,11 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)  # a last label that inet_
 _REPAIRED = re.compile(r"(?:https?:)?//(?:[/?#]|$)|https?:(?!//)", re.IGNORECASE)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 # Top-level names that only ever lead inside: RFC 6761, RFC 6762 with its appendix G, ICANN 2024;
-# and two that the DNS must not be asked about: RFC 7686, RFC 9476.
+# and two that the DNS must not be asked about: RFC 7686, RFC 9476; and those of Kubernetes' and
+# Consul's services, which nobody may register either.
 _INTERNAL_TOPS = frozenset(
     {"localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan"}
-    | {"onion", "alt"}
+    | {"onion", "alt", "svc", "consul"}
 )
 # Public names of a machine's own metadata, and the home networks of RFC 8375.
 _INTERNAL_NAMES = (
@@ -149,8 +150,8 @@ def _port(text: str, scheme: str, guard: AddressGuard) -> int:
 def _host(text: str, port: int, guard: AddressGuard) -> str:
     if text.startswith("["):
         return _literal(text[1:-1], port, guard)
-    if not text:
-        raise _invalid("the host is missing")
+    if not 0 < len(text) <= _MAX_HOST_CHARACTERS + len("."):  # IDNA's work grows with it
+        raise _invalid("the host is missing or too long")
     if "%" in text:
         raise _refusal_of_encoded(text)
     host = _ascii(text)

@@ -82,6 +82,7 @@ class Transfer:
         if status == HTTPStatus.PARTIAL_CONTENT:
             part = part_of(self.response.headers)
             if part is not None and part.is_whole:
+                self.size_bytes = part.total  # however long the answer calls itself
                 return
             detail = "a part was sent, the whole was asked for"
             raise SourceError(FailureCode.SOURCE_TRUNCATED, detail)

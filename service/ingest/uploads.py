@@ -31,14 +31,14 @@ class Upload:
     shelf: Shelf
     organisation_id: str
     id: UUID = field(default_factory=new_id)
-    blob_id: UUID | None = None
+    begun: tuple[UUID, str] | None = None  # its blob and key
     uploaded: Uploaded | None = None
 
     async def keep(self, body: AsyncIterator[bytes], *, max_bytes: int) -> None:
         """Stream *body* into the store; raise StoreError, or whatever *body* raises."""
-        self.blob_id, key = await begin_object(self, self.shelf)
+        self.begun = blob_id, key = await begin_object(self, self.shelf)
         stored = await self.shelf.store.put(key, body, max_bytes=max_bytes)
-        self.uploaded = Uploaded(asset_id=self.id, blob_id=self.blob_id, stored=stored)
+        self.uploaded = Uploaded(asset_id=self.id, blob_id=blob_id, stored=stored)
 
 
 @asynccontextmanager
@@ -48,22 +48,25 @@ async def receiving(shelf: Shelf, organisation_id: str) -> AsyncIterator[Upload]
     try:
         yield upload
     finally:
-        if upload.blob_id is not None:
-            await _discard_or_leave(shelf, upload.blob_id)
+        if upload.begun is not None:
+            await _discard_or_leave(shelf, *upload.begun)
 
 
-async def _discard_or_leave(shelf: Shelf, blob_id: UUID) -> None:
+async def _discard_or_leave(shelf: Shelf, blob_id: UUID, key: str) -> None:
     try:
-        await discard(shelf, blob_id)
+        await discard(shelf, blob_id, key)
     except DATABASE_AWAY as exc:  # the sweeper will find it; the answer is given already
         log.warning("upload_left_behind", blob_id=str(blob_id), error=story_of(exc))
 
 
-async def discard(shelf: Shelf, blob_id: UUID) -> None:
-    """Erase an object, unless the database says that it counts: a commit may be in doubt to us."""
+async def discard(shelf: Shelf, blob_id: UUID, key: str) -> None:
+    """Erase an object, unless the database says that it counts: a commit may be in doubt to us.
+
+    Also one that the database forgot: a sweeper may have, while it was still being written.
+    """
     async with shelf.pool.acquire() as conn:
-        key = await blobs.give_up(conn, blob_id)
-    if key is not None:
+        given_up = await blobs.give_up(conn, blob_id)
+    if given_up:
         await erase(shelf, blob_id, key)
 
 
@@ -71,7 +74,7 @@ async def sweep_orphans(shelf: Shelf) -> None:
     """Erase what requests and runs left behind that nobody will come back for."""
     async with shelf.pool.acquire() as conn:
         left = await blobs.orphans(conn, older_than=ORPHANED_AFTER)
-    for blob_id in left:
-        await discard(shelf, blob_id)
+    for blob_id, key in left:
+        await discard(shelf, blob_id, key)
     if left:
         log.warning("objects_were_orphaned", objects=len(left))

@@ -67,6 +67,8 @@ class Origin:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        for _ in range(3):  # the loop's steps from a connection that it took to its handler
+            await asyncio.sleep(0)
         for handler in self._handlers:
             handler.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientPayloadError, ClientResponse, ServerDisconnectedError
 from structlog.testing import capture_logs
 
+from service.api import server
 from service.api.context import SIGNED_FOR
 from service.db import assets, claims, idempotency
 from service.db.claims import Progress
@@ -212,6 +213,19 @@ async def test_what_the_http_parser_refuses_has_the_envelope_too(api: Api) -> No
     error = json.loads(body)["error"]
     assert (error["type"], error["code"]) == ("invalid_request", "malformed_request")
     assert error["request_id"].encode() in head
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_head_that_never_ends_is_hung_up_on(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(server, "IDLE_S", 0.2)  # no setting
+    async with running_api(settings_for(dsn, tmp_path)) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.client.port)
+        writer.write(said)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
@@ -21,7 +22,12 @@ from cryptography.x509.oid import NameOID
 
 from service.errors import FailureCode, HostBusyError, SourceError, Who
 from service.fetch.address import AddressGuard, AllowedBlock, Refused, Why
-from service.fetch.connector import AddressRefusedError, guarded_connector, noting_refusals
+from service.fetch.connector import (
+    AddressRefusedError,
+    GuardedResolver,
+    guarded_connector,
+    noting_refusals,
+)
 from service.fetch.egress import Egress
 from service.fetch.fetcher import Fetcher, Progress
 from service.fetch.limits import FetchLimits
@@ -243,6 +249,17 @@ HTML = b"<!-- hello\n -->\n<!DOCTYPE html><p>Sign in"
         ),
         (answer(MEDIA, status=206), FailureCode.SOURCE_TRUNCATED),
         (answer(MEDIA, status=206, content_range="bytes 0-9/99"), FailureCode.SOURCE_TRUNCATED),
+        (
+            answer(MEDIA, status=206, content_range=f"bytes 0-{len(MEDIA)}/{len(MEDIA) + 1}"),
+            FailureCode.SOURCE_TRUNCATED,
+        ),
+        (
+            raw(
+                head(206, {"Content-Range": "bytes 0-99/100", "Transfer-Encoding": "chunked"})
+                + b"2\r\nab\r\n0\r\n\r\n"
+            ),
+            FailureCode.SOURCE_TRUNCATED,
+        ),
         (reset(head(200, {"Content-Length": "9999"}) + MEDIA[:999]), FailureCode.SOURCE_TRUNCATED),
         (answer(HTML, content_type="video/mp4"), FailureCode.SOURCE_IS_HTML),
         (answer(b"Sign in", content_type="text/html"), FailureCode.SOURCE_IS_HTML),
@@ -261,6 +278,70 @@ async def test_every_misbehaviour_has_its_code(
     origin.serves("/a", behaviour)
     error = await failure(fetcher, origin.url(f"/a?{SECRET}"), max_bytes=2 << 20)
     assert error.code is code
+
+
+CHUNKED = head(200, {"Transfer-Encoding": "chunked"})
+
+
+def again_and_again(first: bytes, then: bytes) -> Behaviour:
+    async def behave(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(first)
+        while True:
+            writer.write(then)
+            await writer.drain()
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        pytest.param(
+            again_and_again(b"", head(103, {"Link": "</a>"}) * 999),
+            FailureCode.SOURCE_UNREACHABLE,
+            id="interim answers",
+        ),
+        pytest.param(
+            again_and_again(b"", b"\r\n" * 9999), FailureCode.SOURCE_UNREACHABLE, id="blank lines"
+        ),
+        pytest.param(
+            again_and_again(CHUNKED, b"1\r\nx\r\n" * 9999),
+            FailureCode.SOURCE_TRUNCATED,
+            id="chunks of one byte",
+        ),
+        pytest.param(
+            again_and_again(CHUNKED + b"1;", b"x" * 9999),
+            FailureCode.SOURCE_TRUNCATED,
+            id="an extension of a chunk",
+        ),
+    ],
+)
+async def test_framing_without_end_is_hung_up_on(
+    origin: Origin, behaviour: Behaviour, code: FailureCode
+) -> None:
+    """None of it is body, so no cap on bodies ends it; and it is dear to parse."""
+    origin.serves("/a", behaviour)
+    async with fetching(guard=AddressGuard(blocks=(origin.block,))) as fetcher:
+        error = await failure(fetcher, origin.url("/a"), max_bytes=1 << 19)
+    assert error.code is code
+
+
+async def test_small_chunks_and_a_few_interim_answers_are_fine(
+    fetcher: Fetcher, origin: Origin
+) -> None:
+    chunks = [b"40\r\n%b\r\n" % MEDIA[at : at + 64] for at in range(0, len(MEDIA) - 64, 64)]
+    sent = head(103, {}) * 9 + CHUNKED + b"".join(chunks) + b"0\r\n\r\n"
+    origin.serves("/a", raw(sent))
+    assert await fetch(fetcher, origin.url("/a")) == MEDIA[: 64 * len(chunks)]
+
+
+async def test_comments_are_read_once_in_search_of_a_page(fetcher: Fetcher, origin: Origin) -> None:
+    """Each could end where any other does: tried in all ways, these would take seconds."""
+    comments = b"<!---->" * 25 + b"x"
+    origin.serves("/a", answer(comments))
+    began_s = time.process_time()
+    assert await fetch(fetcher, origin.url("/a")) == comments
+    assert time.process_time() - began_s < 2
 
 
 def longer_than_it_said(*, pause_s: float) -> Behaviour:
@@ -504,6 +585,13 @@ async def test_one_forbidden_address_refuses_a_name_that_could_be_reached(
         error = await failure(fetcher, origin.url("/", host="mixed.example.com"))
     assert error.code is FailureCode.SOURCE_URL_FORBIDDEN
     assert origin.connections == 0
+
+
+async def test_of_very_many_addresses_the_first_are_judged_and_used() -> None:
+    many = [f"93.184.{number >> 8}.{number & 255}" for number in range(4000)]
+    names = GuardedResolver(FakeResolver(many=many), AddressGuard(), timeout_s=1)
+    found = await names.resolve("many.example.com", 80)
+    assert [one["host"] for one in found] == many[:256]
 
 
 async def test_the_system_s_own_names_for_loopback_lead_nowhere(origin: Origin) -> None:

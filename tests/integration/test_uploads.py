@@ -398,9 +398,10 @@ async def test_a_store_that_breaks_is_503_and_the_form_can_be_sent_again(
 
 
 class SweptStore(LocalStore):
-    """The sweeper gives a blob up, and has not erased it when its request says that it counts."""
+    """The sweeper gives a blob up, and has erased and *forgotten* it or not when it is written."""
 
     pool: Pool
+    forgotten: bool
 
     async def put(
         self,
@@ -412,15 +413,18 @@ class SweptStore(LocalStore):
     ) -> StoredAsset:
         stored = await super().put(key, body, max_bytes=max_bytes, expected_sha256=expected_sha256)
         async with self.pool.acquire() as conn:
-            assert await blobs.give_up(conn, UUID(key)) == key
+            assert await blobs.give_up(conn, UUID(key))
+            if self.forgotten:
+                await blobs.forget(conn, UUID(key))
         return stored
 
 
-async def test_bytes_that_were_swept_meanwhile_make_no_avatar(
-    dsn: str, tmp_path: Path, pool: Pool
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_bytes_that_were_swept_meanwhile_make_no_avatar_and_do_not_stay(
+    dsn: str, tmp_path: Path, pool: Pool, forgotten: bool
 ) -> None:
     store = SweptStore(tmp_path / "assets")
-    store.pool = pool
+    store.pool, store.forgotten = pool, forgotten
     async with store, running_api(settings_for(dsn, tmp_path), store=store) as api:
         assert (await send(api, IMAGE)).status == 500
         await assert_nothing_is_left(api)

@@ -77,6 +77,8 @@ def test_every_mistake_is_reported_together() -> None:
         ("log_level", "verbose"),
         ("public_url", "https://x.example/?a=1"),
         ("public_url", "x.example"),
+        ("public_url", "https://x.example:99999"),
+        ("public_url", "https://[::1"),
         ("fetch_allow", "http://10.0.0.1"),
         ("webhook_allow", "10.0.0.0/8:0"),
         ("fetch_ports", "http"),

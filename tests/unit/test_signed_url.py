@@ -91,6 +91,7 @@ def test_a_date_without_a_time_is_midnight_utc() -> None:
         "https://a.example/k?q-sign-time=5&q-signature=x",
         "https://a.example/k?Policy=e30_&Signature=x",
         "https://a.example/k?Policy=%FF&Signature=x",
+        "https://a.example/k?Policy=" + quote(base64.b64encode(b'{"Statement":[]}')),
         "https://a.example/k?Policy=" + quote(base64.b64encode(b"[" * 3000)) + "&Signature=x",
         "https://a.example/k?" + "a=b&" * 200 + "se=2026-11-21&sig=x",
         "https://[/",
