@@ -60,6 +60,9 @@ class LocalStore:
         self._partials = root / _PARTIALS
 
     async def __aenter__(self) -> Self:
+        # what it lends is opened by processes that work elsewhere
+        self._root = await _io(self._root.absolute)
+        self._partials = self._root / _PARTIALS
         await _io(_prepare, self._root, self._partials)
         return self
 

@@ -115,7 +115,7 @@ class AssetStore(Protocol):
         """
 
     def local_copy(self, key: str, *, sha256: str) -> AbstractAsyncContextManager[Path]:
-        """Lend the asset as a file, for tools that need one. Read it, never write it.
+        """Lend the asset as a file, for tools that need one: an absolute path, to read alone.
 
         Its bytes were read and have the given *sha256*, or ChecksumMismatchError is raised.
         """

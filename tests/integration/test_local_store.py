@@ -379,3 +379,14 @@ async def test_eight_processes_write_one_key_and_one_wins(tmp_path: Path) -> Non
     (winner,) = [answer for answer in answers if answer != "taken"]
     assert sha256((tmp_path / "k").read_bytes()).hexdigest() == winner
     assert partials(tmp_path) == []
+
+
+async def test_what_is_lent_can_be_opened_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Media tools start in a directory of their own, and `make dev` names a relative folder."""
+    monkeypatch.chdir(tmp_path)
+    async with LocalStore(Path("assets")) as store:
+        asset = await store.put("k", body(b"abc"))
+        async with store.local_copy("k", sha256=asset.sha256) as path:
+            assert path.is_absolute()

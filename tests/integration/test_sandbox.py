@@ -283,3 +283,8 @@ def test_a_missing_tool_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_environment_names_the_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FFMPEG", "/bin/sh")
     assert find_tool("ffmpeg") == Path("/bin/sh")
+
+
+async def test_a_relative_path_is_refused_before_a_tool_looks_for_it_elsewhere() -> None:
+    with pytest.raises(ValueError, match="absolute"):
+        await SANDBOX.run(["true"], reads=[Path("asset")])

@@ -135,6 +135,8 @@ class Sandbox:
         ToolCrashedError; on these, on cancellation and on overflow the whole group is killed.
         """
         with _held(pass_fds) as handed:
+            if not all(path.is_absolute() for path in reads):
+                raise ValueError(f"{argv[0]} starts in {NOWHERE}, so it needs absolute paths")
             settings = [*self._settings(argv[0], reads), *["explain=1"] * explained]
             process = await self._start(argv, settings, pass_fds)
             handed.close()
