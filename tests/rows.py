@@ -78,7 +78,7 @@ async def store_all(pool: Pool, avatar: Avatar) -> dict[str, AssetRun]:
         async with pool.acquire() as conn:
             await blobs.begin(conn, run, blob_id=blob_id, key=stored.key)
             async with unit_of_work(conn, now=NOW) as work:
-                kept = await blobs.finish(conn, run, blob_id, stored)
+                kept = await blobs.finish(conn, run.organisation_id, blob_id, stored)
                 await settle_stored(work, run, kept, stored, now=NOW)
         runs[role] = await start(pool, asset.id, Work.INSPECT)
     return runs

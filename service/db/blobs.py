@@ -20,14 +20,14 @@ class Writer(Protocol):
     def organisation_id(self) -> str: ...
 
 
-async def begin(conn: Conn, run: Writer, *, blob_id: UUID, key: str) -> None:
+async def begin(conn: Conn, writer: Writer, *, blob_id: UUID, key: str) -> None:
     """Commit the key before its first byte, so that the object can always be found."""
     await conn.execute(
         "INSERT INTO blob (id, organisation_id, key, written_for) VALUES ($1, $2, $3, $4)",
         blob_id,
-        run.organisation_id,
+        writer.organisation_id,
         key,
-        run.id,
+        writer.id,
     )
 
 
@@ -37,7 +37,7 @@ async def lock(conn: Conn, digests: Iterable[str]) -> None:
         await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", digest)
 
 
-async def finish(conn: Conn, run: Writer, blob_id: UUID, stored: StoredAsset) -> UUID:
+async def finish(conn: Conn, organisation_id: str, blob_id: UUID, stored: StoredAsset) -> UUID:
     """The blob that holds these bytes for the organisation: this one, or one that already did.
 
     When another holds them, ours is marked `discarded` for its object to be deleted. Raises
@@ -46,7 +46,7 @@ async def finish(conn: Conn, run: Writer, blob_id: UUID, stored: StoredAsset) ->
     await lock(conn, [stored.sha256])
     existing: UUID | None = await conn.fetchval(
         "SELECT id FROM blob WHERE organisation_id = $1 AND sha256 = $2 AND state = 'stored'",
-        run.organisation_id,
+        organisation_id,
         stored.sha256,
     )
     finished = await conn.fetchval(

@@ -119,25 +119,20 @@ async def _add_asset(
 async def _add_uploaded(
     work: UnitOfWork, request: Request, kind: Kind, source: Uploaded, *, now: datetime
 ) -> UUID:
-    writer = _Writer(id=source.asset_id, organisation_id=request.organisation_id)
     asset = assets.NewUploaded(
         id=source.asset_id,
         organisation_id=request.organisation_id,
         kind=kind,
         policy=request.policy,
-        blob_id=await blobs.finish(work.conn, writer, source.blob_id, source.stored),
+        blob_id=await blobs.finish(
+            work.conn, request.organisation_id, source.blob_id, source.stored
+        ),
         traceparent=request.traceparent,
         created_at=now,
     )
     await assets.insert_uploaded(work.conn, asset)
     await jobs.enqueue(work.conn, Work.INSPECT, [asset.id])
     return asset.id
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Writer:
-    id: UUID
-    organisation_id: str
 
 
 def _announce_stored(work: UnitOfWork, request: Request, kind: Kind, source: Uploaded) -> None:

@@ -28,30 +28,30 @@ class Shelf(Protocol):
     def store(self) -> AssetStore: ...
 
 
-async def begin_object(run: Writer, ports: Shelf) -> tuple[UUID, str]:
+async def begin_object(writer: Writer, shelf: Shelf) -> tuple[UUID, str]:
     """A new blob and its key, committed: from here on the object can be found."""
     blob_id = new_id()
-    async with ports.pool.acquire() as conn:
-        await blobs.begin(conn, run, blob_id=blob_id, key=blob_id.hex)
+    async with shelf.pool.acquire() as conn:
+        await blobs.begin(conn, writer, blob_id=blob_id, key=blob_id.hex)
     return blob_id, blob_id.hex
 
 
-async def clear_abandoned(run: Run, ports: Shelf) -> None:
+async def clear_abandoned(run: Run, shelf: Shelf) -> None:
     """Delete objects that earlier runs of this row began, or that a twin made needless."""
-    async with ports.pool.acquire() as conn:
+    async with shelf.pool.acquire() as conn:
         left = await blobs.abandoned(conn, run.id)
     for blob_id, key in left:
-        await erase(ports, blob_id, key)
+        await erase(shelf, blob_id, key)
 
 
-async def erase(ports: Shelf, blob_id: UUID, key: str) -> None:
+async def erase(shelf: Shelf, blob_id: UUID, key: str) -> None:
     """Delete an object and forget it; while the store is away its row stays, to be found again."""
     try:
-        await ports.store.delete(key)
+        await shelf.store.delete(key)
     except StoreUnavailableError as exc:
         log.warning("object_left_behind", key=key, error=repr(exc))
         return
-    async with ports.pool.acquire() as conn:
+    async with shelf.pool.acquire() as conn:
         await blobs.forget(conn, blob_id)
 
 

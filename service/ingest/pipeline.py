@@ -62,7 +62,7 @@ async def _keep(run: AssetRun, ports: Ports, blob_id: UUID, stored: StoredAsset)
     async with ports.pool.acquire() as conn:
         now = ports.clock()
         async with unit_of_work(conn, now=now) as work:
-            kept = await blobs.finish(conn, run, blob_id, stored)
+            kept = await blobs.finish(conn, run.organisation_id, blob_id, stored)
             await settle_stored(work, run, kept, stored, now=now)
             return kept
 

@@ -161,7 +161,7 @@ async def _kept(
         organisation_id=run.organisation_id,
         policy=run.policy,
         derivation=derivation,
-        blob_id=await blobs.finish(conn, run, made.blob_id, made.stored),
+        blob_id=await blobs.finish(conn, run.organisation_id, made.blob_id, made.stored),
         media=made.media,
         traceparent=run.traceparent,
         created_at=now,

@@ -103,7 +103,7 @@ async def test_finishing_equal_bytes_waits_for_a_twin_that_has_not_committed(her
         for conn, run, blob_id, stored in zip((one, other), runs, ids, made, strict=True):
             await blobs.begin(conn, run, blob_id=blob_id, key=stored.key)
         async with one.transaction():
-            assert await blobs.finish(one, runs[0], ids[0], made[0]) == ids[0]
+            assert await blobs.finish(one, runs[0].organisation_id, ids[0], made[0]) == ids[0]
             late = asyncio.create_task(finish(other, runs[1], ids[1], made[1]))
             await asyncio.sleep(0.3)
             assert not late.done()
@@ -116,7 +116,7 @@ async def answered() -> AsyncIterator[bytes]:
 
 async def finish(conn: Conn, run: AssetRun, blob_id: UUID, stored: StoredAsset) -> UUID:
     async with conn.transaction():
-        return await blobs.finish(conn, run, blob_id, stored)
+        return await blobs.finish(conn, run.organisation_id, blob_id, stored)
 
 
 async def test_what_a_killed_run_left_behind_is_deleted_by_the_next(here: Site) -> None:

@@ -9,16 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientConnectorError, ClientSession
 from aiohttp.abc import AbstractResolver, ResolveResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from service.errors import FailureCode, HostBusyError, SourceError, Who
 from service.fetch.address import AddressGuard, AllowedBlock, Refused, Why
@@ -32,6 +28,7 @@ from service.fetch.egress import Egress
 from service.fetch.fetcher import Fetcher, Progress
 from service.fetch.limits import FetchLimits
 from storage.local import LocalStore
+from tests.fakes.authority import Authority, Certified
 from tests.fakes.origin import (
     Behaviour,
     Origin,
@@ -896,31 +893,4 @@ async def test_a_fetcher_that_was_not_entered_says_so() -> None:
 @pytest.fixture
 def tls(tmp_path: Path) -> ssl.SSLContext:
     """A server context with a certificate of its own making, right but for who signed it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "origin")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = tmp_path / "origin.pem"
-    pem.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context
+    return Authority(tmp_path).serving(["127.0.0.1"], Certified.SELF_SIGNED)
