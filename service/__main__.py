@@ -123,7 +123,9 @@ def api(host: Host = None, port: Port = None) -> None:
 
 @app.command()
 def worker(
-    kinds: Annotated[str, typer.Option(help="What this process does.")] = "fetch,inspect,derive",
+    kinds: Annotated[
+        str, typer.Option(help="What this process does.")
+    ] = "fetch,inspect,derive,purge",
 ) -> None:
     """Do the work that the API accepts; any number of these, anywhere."""
     settings = settings_from_environ()

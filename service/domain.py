@@ -60,6 +60,7 @@ class Work(StrEnum):
     FETCH = "fetch"
     INSPECT = "inspect"
     DERIVE = "derive"
+    PURGE = "purge"  # of a blob: erase an object that nothing points to
 
 
 class EventType(StrEnum):
@@ -71,6 +72,8 @@ class EventType(StrEnum):
     AVATAR_READY_FOR_FITTING = "avatar.ready_for_fitting"
     AVATAR_READY = "avatar.ready"
     AVATAR_FAILED = "avatar.failed"
+    AVATAR_DELETED = "avatar.deleted"
+    ASSET_DELETED = "asset.deleted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from yarl import URL
 from service.fetch.address import MAX_PORT, AllowedBlock, parse_allowed_blocks
 
 PREFIX = "GREENROOM_"
+DAY_S = 86_400.0
 
 
 class SettingsError(ValueError):
@@ -93,6 +94,24 @@ def _policy(text: str) -> str:
     return text
 
 
+def _flag(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError("must be 0 or 1")
+    return text == "1"
+
+
+def _s3_encryption(text: str) -> str:
+    if text not in {"AES256", "aws:kms"}:
+        raise ValueError("must be AES256 or aws:kms")
+    return text
+
+
+def _s3_prefix(text: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*/)+", text):
+        raise ValueError("must be names of letters, digits, dots and hyphens, each ended by /")
+    return text
+
+
 def _engine(text: str) -> str:
     if text not in {"onnx", "pyannote"}:
         raise ValueError("must be onnx or pyannote")
@@ -162,6 +181,32 @@ class Settings:
     huggingface_token: str | None = setting(
         "Token for that pipeline, where the hub wants one", str, None, secret=True
     )
+    s3_bucket: str | None = setting(
+        "Bucket for assets; unset: a folder in the data directory", str, None
+    )
+    s3_endpoint: str | None = setting(
+        "URL of an S3-compatible server; unset: Amazon's", _base_url, None
+    )
+    s3_public_endpoint: str | None = setting(
+        "How callers reach that server; unset: as we do", _base_url, None
+    )
+    s3_region: str = setting("Region of the bucket", str, "us-east-1")
+    s3_access_key_id: str | None = setting(
+        "Its access key; unset: from the environment or the instance, as Amazon's tools do",
+        str,
+        None,
+        secret=True,
+    )
+    s3_secret_access_key: str | None = setting("The secret of that key", str, None, secret=True)
+    s3_prefix: str = setting("What the name of every object begins with", _s3_prefix, "")
+    s3_path_style: bool = setting(
+        "1: the bucket stands in the path, not in the host's name", _flag, False
+    )
+    s3_encryption: str = setting(
+        "Server-side encryption: AES256 or aws:kms; unset: the bucket's own", _s3_encryption, ""
+    )
+    s3_kms_key_id: str | None = setting("Key for aws:kms; unset: the account's own", str, None)
+    s3_storage_class: str = setting("Storage class of objects; unset: the bucket's own", str, "")
     host: str = setting("Address the API listens on", str, "127.0.0.1")
     port: int = setting("Port the API listens on; 0 takes a free one", _port, 8080)
     public_url: str | None = setting(
@@ -228,6 +273,20 @@ class Settings:
     sweep_interval_s: float = setting("Pause between searches for forgotten work", _seconds, 5.0)
     drain_timeout_s: float = setting("Longest wait for work in hand when stopping", _seconds, 20.0)
     fitting_timeout_s: float = setting("Longest wait for the fitter", _seconds, 86_400.0)
+    signed_url_expiry_s: float = setting("How long a signed URL gives bytes", _seconds, 900.0)
+    upload_expiry_s: float = setting("How long an upload URL takes bytes", _seconds, 3600.0)
+
+    keep_events_s: float = setting("How long events can be read", _seconds, 30 * DAY_S)
+    keep_job_log_s: float = setting("How long the log of jobs is kept", _seconds, 30 * DAY_S)
+    keep_answers_s: float = setting(
+        "How long an Idempotency-Key gets its first answer", _seconds, DAY_S
+    )
+    keep_uploads_s: float = setting(
+        "How long an upload that nobody finalises is kept", _seconds, DAY_S
+    )
+    keep_refused_s: float = setting(
+        "How long the bytes of rejected and failed sources are kept", _seconds, 7 * DAY_S
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:

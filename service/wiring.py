@@ -47,6 +47,7 @@ log = structlog.get_logger()
 
 API_CONNECTIONS = 20
 WORKER_CONNECTIONS = 30
+PURGE_CONCURRENCY = 8
 COMMAND_TIMEOUT_S = 60.0  # no statement of ours waits this long for anything but a dead server
 
 
@@ -262,6 +263,7 @@ def _worker_limits(settings: Settings) -> WorkerLimits:
             Work.FETCH: settings.fetch_concurrency,
             Work.INSPECT: inspect_concurrency(settings),
             Work.DERIVE: inspect_concurrency(settings),
+            Work.PURGE: PURGE_CONCURRENCY,
         },
         heartbeat_timeout=timedelta(seconds=settings.heartbeat_timeout_s),
         sweep_interval_s=settings.sweep_interval_s,

@@ -32,6 +32,7 @@ from storage.store import (
     StoreError,
     StoreFullError,
     StoreUnavailableError,
+    UploadForm,
     capped,
     checked_range,
     valid_key,
@@ -81,9 +82,10 @@ class LocalStore:
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
         path = self._path(key)
-        if await _io(path.exists):  # spares the transfer; `commit` is what decides
+        if not replace and await _io(path.exists):  # spares the transfer; `commit` is what decides
             raise KeyTakenError(key)
         opened = ExitStack()  # filled in the thread, so that cancelling us there loses nothing
         try:
@@ -91,10 +93,14 @@ class LocalStore:
             async with aclosing(_blocks(capped(body, max_bytes))) as blocks:
                 async for block in blocks:
                     await _io(partial.write, block)
-            await _io(partial.commit, path, expected_sha256)
+            await _io(partial.commit, path, expected_sha256, replace)
         finally:
             await _io(opened.close)
         return StoredAsset(key=key, size_bytes=partial.size_bytes, sha256=partial.sha256)
+
+    async def copy(self, source: str, key: str, *, max_bytes: int | None = None) -> StoredAsset:
+        async with aclosing(_blocks(self.open(source))) as body:
+            return await self.put(key, body, max_bytes=max_bytes)
 
     async def open(
         self, key: str, *, start: int = 0, end: int | None = None
@@ -122,7 +128,13 @@ class LocalStore:
         valid_key(key)
         if self._links is None:
             raise StoreUnavailableError("nobody serves its assets")
-        return self._links(key, valid_for=valid_for, content_type=content_type)
+        return self._links.url(key, valid_for=valid_for, content_type=content_type)
+
+    async def upload_form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
+        valid_key(key)
+        if self._links is None:
+            raise StoreUnavailableError("nobody takes in its assets")
+        return self._links.form(key, max_bytes=max_bytes, valid_for=valid_for)
 
     async def stat(self, key: str) -> AssetStat:
         return await _io(_stat, self._path(key), key)
@@ -135,6 +147,9 @@ class LocalStore:
         while page := await _io(_page, found):
             for asset in page:
                 yield asset
+
+    async def clear_unfinished(self, *, older_than: timedelta) -> int:  # noqa: ARG002 - locks tell
+        return await _io(_sweep, self._partials)
 
     async def check(self) -> None:
         key = f"check/{secrets.token_hex(8)}"
@@ -187,11 +202,15 @@ class _Partial:
         self._hash.update(block)
         self.size_bytes += len(block)
 
-    def commit(self, path: Path, expected_sha256: str | None) -> None:
+    def commit(self, path: Path, expected_sha256: str | None, replace: bool) -> None:
         """Give the bytes a lasting name. A link, unlike a rename, never replaces what is there."""
         if expected_sha256 not in (None, self.sha256):
             raise ChecksumMismatchError(path.name)
         os.fsync(self.file.fileno())
+        if replace:
+            self.path.replace(path)
+            _sync_directory(path.parent)
+            return
         try:
             os.link(self.path, path)
         except FileExistsError as exc:
@@ -255,10 +274,18 @@ def _at_most(left: int | None) -> int:
 def _prepare(root: Path, partials: Path) -> None:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     partials.mkdir(mode=0o700, exist_ok=True)
+    _sweep(partials)
+
+
+def _sweep(partials: Path) -> int:
+    """Delete what no living process writes; tell how many."""
+    swept = 0
     for path in partials.iterdir():
         with suppress(FileNotFoundError), FileIO(path, "rb") as file:
             if _lock(file):
                 path.unlink()
+                swept += 1
+    return swept
 
 
 def _lock(file: FileIO) -> bool:

@@ -11,9 +11,9 @@ StoreError
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -74,10 +74,20 @@ class AssetStat:
     modified_at: datetime
 
 
-class Links(Protocol):
-    """Makes the signed URLs of a store that has no server of its own."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadForm:
+    """Where and how anybody can send one file: POST *fields*, then `file`, as form data."""
 
-    def __call__(self, key: str, *, valid_for: timedelta, content_type: str) -> str: ...
+    url: str
+    fields: Mapping[str, str] = field(repr=False)
+
+
+class Links(Protocol):
+    """Makes the signed URLs and forms of a store that has no server of its own."""
+
+    def url(self, key: str, *, valid_for: timedelta, content_type: str) -> str: ...
+
+    def form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm: ...
 
 
 class AssetStore(Protocol):
@@ -99,6 +109,7 @@ class AssetStore(Protocol):
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
         """Store *body* under the free *key*, durably, whole or not at all.
 
@@ -106,6 +117,15 @@ class AssetStore(Protocol):
         start or at the end. Also raises TooLargeError over *max_bytes* (a body of exactly that
         size is kept), ChecksumMismatchError, StoreFullError, and whatever *body* raises. A put
         that is cancelled in its last moment may have stored its asset, whole.
+
+        *replace* is for what nobody has judged yet: the key need not be free, and the last wins.
+        """
+
+    async def copy(self, source: str, key: str, *, max_bytes: int | None = None) -> StoredAsset:
+        """Store what *source* holds now under the free *key* as well, and tell what it was.
+
+        Whoever may still replace *source* changes nothing of the copy. Raises as `put` does, and
+        AssetNotFoundError.
         """
 
     def open(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
@@ -127,14 +147,26 @@ class AssetStore(Protocol):
         the key holds anything.
         """
 
+    async def upload_form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
+        """Where anybody can send the bytes of *key* for so long, *max_bytes* at most.
+
+        A form may be used again, and the last file wins: hand out no key that was judged.
+        """
+
     async def stat(self, key: str) -> AssetStat:
         """Size and age; raise AssetNotFoundError."""
 
     async def delete(self, key: str) -> None:
-        """Erase the asset, durably. A key that holds nothing is fine: deleting is repeated."""
+        """Erase the asset, durably. A key that holds nothing is fine: deleting is repeated.
+
+        A put that is under way may still bring the key back: delete again once it cannot be.
+        """
 
     def list(self, prefix: str = "") -> AsyncIterator[AssetStat]:
         """Every asset whose key begins with *prefix*, in no order; whole assets only."""
+
+    async def clear_unfinished(self, *, older_than: timedelta) -> int:
+        """Erase what puts that died so long ago have left; tell how many. No put takes longer."""
 
     async def check(self) -> None:
         """Write, read back and delete a few bytes; raise StoreUnavailableError if one fails."""

@@ -39,6 +39,7 @@ and drop the old key once nothing sealed with it is left: a day is enough.
 
 _KINDS: dict[object, str] = {
     str: "text",
+    bool: "0 or 1",
     int: "whole number",
     float: "seconds",
     Path: "path",
@@ -84,6 +85,8 @@ def _default(setting: "Field[Any]") -> str:
         return "none: must be set"
     if value in (None, (), ""):
         return "unset"
+    if isinstance(value, bool):
+        return f"`{int(value)}`"
     if isinstance(value, tuple):
         return f"`{','.join(value)}`"
     if isinstance(value, int):

@@ -17,8 +17,6 @@ from service.settings import Settings
 from storage.store import AssetStore
 from validators.media.layers import Layers
 
-SIGNED_FOR = timedelta(minutes=15)
-
 
 @dataclass(slots=True, kw_only=True)
 class Decoders:
@@ -43,7 +41,8 @@ class Context:
 
     async def signed_url(self, key: str, content_type: str) -> str:
         """A URL of an asset's bytes that needs no API key, and expires."""
-        url = await self.store.signed_url(key, valid_for=SIGNED_FOR, content_type=content_type)
+        valid_for = timedelta(seconds=self.settings.signed_url_expiry_s)
+        url = await self.store.signed_url(key, valid_for=valid_for, content_type=content_type)
         return self.public_url + url if url.startswith("/") else url
 
 

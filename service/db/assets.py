@@ -12,6 +12,7 @@ from service.db.claims import ENDED, ClaimLostError, Progress, fenced
 from service.db.types import Conn, Row
 from service.domain import AssetRun, AssetState, Origin, Work
 from service.errors import FailureCode, IngestError
+from storage.store import StoredAsset
 from validators.derive.recipes import Recipe
 from validators.encoding import decode_verdict, encode_facts, encode_verdict
 from validators.facts import Facts, Kind
@@ -78,6 +79,7 @@ class NewUploaded:
     kind: Kind
     policy: str
     blob_id: UUID
+    stored: StoredAsset
     traceparent: str | None
     created_at: datetime
 
@@ -119,15 +121,17 @@ async def insert(conn: Conn, asset: NewAsset) -> None:
 async def insert_uploaded(conn: Conn, asset: NewUploaded) -> None:
     await conn.execute(
         """
-        INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, traceparent,
-                           created_at)
-        VALUES ($1, $2, $3, 'upload', $4, 'stored', $5, $6, $7)
+        INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, sha256,
+                           size_bytes, traceparent, created_at)
+        VALUES ($1, $2, $3, 'upload', $4, 'stored', $5, $6, $7, $8, $9)
         """,
         asset.id,
         asset.organisation_id,
         asset.kind.value,
         asset.policy,
         asset.blob_id,
+        asset.stored.sha256,
+        asset.stored.size_bytes,
         asset.traceparent,
         asset.created_at,
     )
@@ -155,11 +159,11 @@ async def start_run(conn: Conn, asset_id: UUID, work: Work, *, now: datetime) ->
     )
 
 
-async def keep_stored(conn: Conn, run: AssetRun, blob_id: UUID) -> None:
+async def keep_stored(conn: Conn, run: AssetRun, blob_id: UUID, stored: StoredAsset) -> None:
     """The bytes are durable. What the source did is over; what the asset cost us still counts."""
-    change = f"""state = 'stored', blob_id = $3, source_url = NULL,
-            attempts = 0, {ENDED}"""
-    await fenced(conn, run, change, blob_id)
+    change = f"""state = 'stored', blob_id = $3, sha256 = $4, size_bytes = $5,
+            source_url = NULL, attempts = 0, {ENDED}"""
+    await fenced(conn, run, change, blob_id, stored.sha256, stored.size_bytes)
 
 
 async def keep_failed(conn: Conn, run: AssetRun, error: IngestError) -> None:
@@ -247,7 +251,7 @@ async def lock(conn: Conn, asset_ids: Collection[UUID]) -> None:
     Raises LookupError when one of them was deleted.
     """
     sql = """
-        SELECT id FROM asset WHERE id = ANY($1) AND deleted_at IS NULL
+        SELECT id FROM asset WHERE id = ANY($1)
          ORDER BY id FOR NO KEY UPDATE
     """
     if len(await conn.fetch(sql, list(asset_ids))) < len(asset_ids):
@@ -259,7 +263,6 @@ async def find_derived(conn: Conn, derivation: Derivation) -> UUID | None:
     found: UUID | None = await conn.fetchval(
         """
         SELECT id FROM asset WHERE derived_from = $1 AND recipe = $2 AND recipe_version = $3
-           AND deleted_at IS NULL
         """,
         derivation.derived_from,
         derivation.recipe.value,
@@ -271,15 +274,18 @@ async def find_derived(conn: Conn, derivation: Derivation) -> UUID | None:
 async def insert_derived(conn: Conn, asset: NewDerived) -> None:
     await conn.execute(
         """
-        INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, derived_from,
-                           recipe, recipe_version, media, traceparent, created_at)
-        VALUES ($1, $2, $3, 'derive', $4, 'ready', $5, $6, $7, $8, $9, $10, $11)
+        INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, sha256,
+                           size_bytes, derived_from, recipe, recipe_version, media, traceparent,
+                           created_at)
+        VALUES ($1, $2, $3, 'derive', $4, 'ready', $5, $6, $7, $8, $9, $10, $11, $12, $13)
         """,
         asset.id,
         asset.organisation_id,
         asset.media.kind.value,
         asset.policy,
         asset.blob_id,
+        asset.media.sha256,
+        asset.media.size_bytes,
         asset.derivation.derived_from,
         asset.derivation.recipe.value,
         asset.derivation.version,
@@ -306,7 +312,7 @@ async def judged_sources(conn: Conn, avatar_id: UUID) -> list[JudgedSource]:
         SELECT a.id, a.kind, b.key, b.sha256, v.facts
           FROM source s JOIN asset a ON a.id = s.asset_id JOIN blob b ON b.id = a.blob_id
           JOIN verdict v ON v.asset_id = a.id
-         WHERE s.avatar_id = $1 AND a.state = 'ready' AND a.deleted_at IS NULL
+         WHERE s.avatar_id = $1 AND a.state = 'ready'
         """,
         avatar_id,
     )
@@ -323,7 +329,7 @@ async def judged_sources(conn: Conn, avatar_id: UUID) -> list[JudgedSource]:
 
 
 _SELECT = """
-    SELECT a.*, b.key, b.sha256, b.size_bytes, v.document
+    SELECT a.*, b.key, v.document
       FROM asset a LEFT JOIN blob b ON b.id = a.blob_id
       LEFT JOIN verdict v ON v.asset_id = a.id
 """
@@ -332,8 +338,7 @@ _SELECT = """
 async def get(conn: Conn, asset_id: UUID, *, organisation_id: str | None) -> Asset | None:
     """One asset; None when there is none, or it is another organisation's."""
     row = await conn.fetchrow(
-        f"{_SELECT} WHERE a.id = $1 AND a.deleted_at IS NULL"
-        " AND ($2::text IS NULL OR a.organisation_id = $2)",
+        f"{_SELECT} WHERE a.id = $1 AND ($2::text IS NULL OR a.organisation_id = $2)",
         asset_id,
         organisation_id,
     )
@@ -365,7 +370,7 @@ async def previews_of(conn: Conn, avatar_ids: Sequence[UUID]) -> dict[UUID, str]
         """
         SELECT d.avatar_id, b.key
           FROM derived d JOIN asset a ON a.id = d.asset_id JOIN blob b ON b.id = a.blob_id
-         WHERE d.avatar_id = ANY($1) AND d.recipe = $2 AND a.deleted_at IS NULL
+         WHERE d.avatar_id = ANY($1) AND d.recipe = $2
         """,
         list(avatar_ids),
         Recipe.PREVIEW.value,

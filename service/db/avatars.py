@@ -65,7 +65,7 @@ async def insert(conn: Conn, avatar: Avatar, sources: Mapping[str, UUID]) -> Non
 
 _LOCK_AVATARS_OF_ASSET = """
     SELECT * FROM avatar
-     WHERE id IN (SELECT avatar_id FROM source WHERE asset_id = $1) AND deleted_at IS NULL
+     WHERE id IN (SELECT avatar_id FROM source WHERE asset_id = $1)
      ORDER BY id FOR UPDATE
 """
 
@@ -81,7 +81,7 @@ async def lock_those_using(conn: Conn, asset_id: UUID) -> list[Avatar]:
 async def lock(conn: Conn, avatar_id: UUID, *, organisation_id: str | None) -> Avatar | None:
     row = await conn.fetchrow(
         """
-        SELECT * FROM avatar WHERE id = $1 AND deleted_at IS NULL
+        SELECT * FROM avatar WHERE id = $1
            AND ($2::text IS NULL OR organisation_id = $2) FOR UPDATE
         """,
         avatar_id,
@@ -94,7 +94,7 @@ async def get(conn: Conn, avatar_id: UUID, *, organisation_id: str | None) -> Av
     """One avatar; None when there is none, or it is another organisation's."""
     row = await conn.fetchrow(
         """
-        SELECT * FROM avatar WHERE id = $1 AND deleted_at IS NULL
+        SELECT * FROM avatar WHERE id = $1
            AND ($2::text IS NULL OR organisation_id = $2)
         """,
         avatar_id,
@@ -109,8 +109,8 @@ async def page(
     """Avatars, newest first, older than *before*; all of them without a limit."""
     rows = await conn.fetch(
         """
-        SELECT * FROM avatar WHERE deleted_at IS NULL
-           AND ($1::text IS NULL OR organisation_id = $1)
+        SELECT * FROM avatar
+         WHERE ($1::text IS NULL OR organisation_id = $1)
            AND ($2::uuid IS NULL OR id < $2)
          ORDER BY id DESC LIMIT $3
         """,
@@ -126,7 +126,7 @@ async def begin_fetching(conn: Conn, asset_id: UUID) -> None:
     await conn.execute(
         """
         UPDATE avatar SET status = 'fetching'
-         WHERE status = 'accepted' AND deleted_at IS NULL
+         WHERE status = 'accepted'
            AND id IN (SELECT avatar_id FROM source WHERE asset_id = $1)
         """,
         asset_id,
@@ -212,7 +212,7 @@ async def unanswered_by_fitter(conn: Conn, *, since: datetime) -> list[UUID]:
     rows = await conn.fetch(
         """
         SELECT id FROM avatar
-         WHERE status = 'fitting' AND fitting_since < $1 AND deleted_at IS NULL
+         WHERE status = 'fitting' AND fitting_since < $1
         """,
         since,
     )

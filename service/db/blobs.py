@@ -1,12 +1,15 @@
 """SQL for blobs: one stored object per organisation and SHA-256, known before its first byte."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
+from service.db import jobs
 from service.db.claims import ClaimLostError
 from service.db.types import Conn
+from service.domain import Work
 from storage.store import StoredAsset
 
 
@@ -18,6 +21,17 @@ class Writer(Protocol):
 
     @property
     def organisation_id(self) -> str: ...
+
+
+WRITTEN_WITHIN = timedelta(hours=1)  # no request and no run of ours takes as long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condemned:
+    """A blob whose object is to be erased."""
+
+    key: str
+    may_come_back: bool  # a put may be under way that brings its object back
 
 
 async def begin(conn: Conn, writer: Writer, *, blob_id: UUID, key: str) -> None:
@@ -67,7 +81,8 @@ async def finish(conn: Conn, organisation_id: str, blob_id: UUID, stored: Stored
 async def abandoned(conn: Conn, subject_id: UUID) -> list[tuple[UUID, str]]:
     """Blobs that earlier runs of an asset or avatar began or discarded: their objects may go."""
     rows = await conn.fetch(
-        "SELECT id, key FROM blob WHERE written_for = $1 AND state <> 'stored'", subject_id
+        "SELECT id, key FROM blob WHERE written_for = $1 AND state IN ('writing', 'discarded')",
+        subject_id,
     )
     return [(row["id"], row["key"]) for row in rows]
 
@@ -75,13 +90,57 @@ async def abandoned(conn: Conn, subject_id: UUID) -> list[tuple[UUID, str]]:
 async def give_up(conn: Conn, blob_id: UUID) -> bool:
     """Whether the object may be deleted: its bytes were not kept, and never will be."""
     await conn.execute(
-        "UPDATE blob SET state = 'discarded' WHERE id = $1 AND state <> 'stored'", blob_id
+        "UPDATE blob SET state = 'discarded' WHERE id = $1 AND state = 'writing'", blob_id
     )
     # a statement of its own: it sees what a commit that the first one waited for has kept
     kept: bool = await conn.fetchval(
-        "SELECT EXISTS (SELECT 1 FROM blob WHERE id = $1 AND state = 'stored')", blob_id
+        "SELECT EXISTS (SELECT 1 FROM blob WHERE id = $1 AND state IN ('stored', 'lost'))", blob_id
     )
     return not kept
+
+
+async def release(conn: Conn, blob_ids: Collection[UUID]) -> None:
+    """These lost an asset that pointed to them: have those erased that nothing points to then."""
+    await jobs.enqueue(conn, Work.PURGE, list(blob_ids))
+
+
+async def stop_writing(conn: Conn, writers: Collection[UUID]) -> None:
+    """What runs of these rows have begun will never count: have it erased.
+
+    Their writers may still be at it. They learn so when they finish.
+    """
+    rows = await conn.fetch(
+        """
+        UPDATE blob SET state = 'discarded' WHERE written_for = ANY($1) AND state = 'writing'
+        RETURNING id
+        """,
+        list(writers),
+    )
+    await release(conn, [row["id"] for row in rows])
+
+
+async def condemn(conn: Conn, blob_id: UUID) -> Condemned | None:
+    """Give a blob up that no asset points to; None when one does, or it is gone.
+
+    Waits for whoever is about to reuse these bytes. Of what was never finished a writer may be
+    alive for as long as WRITTEN_WITHIN: its object may come back.
+    """
+    row = await conn.fetchrow("SELECT sha256 FROM blob WHERE id = $1", blob_id)
+    if row is None:
+        return None
+    if row["sha256"] is not None:
+        await lock(conn, [row["sha256"]])
+    condemned = await conn.fetchrow(
+        """
+        UPDATE blob SET state = 'discarded'
+         WHERE id = $1 AND state <> 'writing'
+           AND NOT EXISTS (SELECT 1 FROM asset WHERE blob_id = $1)
+        RETURNING key, sha256 IS NULL AND created_at > now() - $2::interval AS may_come_back
+        """,
+        blob_id,
+        WRITTEN_WITHIN,
+    )
+    return Condemned(**condemned) if condemned else None
 
 
 async def orphans(conn: Conn, *, older_than: timedelta) -> list[tuple[UUID, str]]:
@@ -89,11 +148,11 @@ async def orphans(conn: Conn, *, older_than: timedelta) -> list[tuple[UUID, str]
     rows = await conn.fetch(
         """
         SELECT id, key FROM blob b
-         WHERE state <> 'stored' AND created_at < now() - $1::interval
+         WHERE state IN ('writing', 'discarded') AND created_at < now() - $1::interval
            AND NOT EXISTS (SELECT 1 FROM asset a WHERE a.id = b.written_for
-                              AND a.state = 'pending' AND a.deleted_at IS NULL)
+                              AND a.state = 'pending')
            AND NOT EXISTS (SELECT 1 FROM avatar v WHERE v.id = b.written_for
-                              AND v.status = 'deriving' AND v.deleted_at IS NULL)
+                              AND v.status = 'deriving')
         """,
         older_than,
     )
@@ -101,4 +160,6 @@ async def orphans(conn: Conn, *, older_than: timedelta) -> list[tuple[UUID, str]
 
 
 async def forget(conn: Conn, blob_id: UUID) -> None:
-    await conn.execute("DELETE FROM blob WHERE id = $1 AND state <> 'stored'", blob_id)
+    await conn.execute(
+        "DELETE FROM blob WHERE id = $1 AND state IN ('writing', 'discarded')", blob_id
+    )

@@ -40,7 +40,7 @@ async def claim(
         f"""
         UPDATE {_TABLE[of]} SET claim = claim + 1, claimed_at = $2,
                losses = losses + (claimed_at IS NOT NULL)::int
-         WHERE id = $1 AND {waiting} AND deleted_at IS NULL RETURNING *
+         WHERE id = $1 AND {waiting} RETURNING *
         """,  # noqa: S608 - a table of ours and a literal
         subject_id,
         now,
@@ -54,7 +54,7 @@ async def fenced(conn: Conn, run: Run, change: str, *values: object) -> Row:
     """
     row = await conn.fetchrow(
         f"UPDATE {_TABLE[type(run)]} SET {change}"  # noqa: S608 - a table of ours and a literal
-        " WHERE id = $1 AND claim = $2 AND deleted_at IS NULL RETURNING *",
+        " WHERE id = $1 AND claim = $2 RETURNING *",
         run.id,
         run.claim,
         *values,

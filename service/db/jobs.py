@@ -48,11 +48,10 @@ async def without_live_job(
             SELECT id, CASE state WHEN 'pending' THEN 'fetch' ELSE 'inspect' END AS work,
                    created_at, claimed_at
               FROM asset
-             WHERE deleted_at IS NULL
-               AND (state = 'stored' OR (state = 'pending' AND origin = 'fetch'))
+             WHERE state IN ('pending', 'stored')
              UNION ALL
             SELECT id, 'derive', created_at, claimed_at
-              FROM avatar WHERE deleted_at IS NULL AND status = 'deriving')
+              FROM avatar WHERE status = 'deriving')
         SELECT id, work
           FROM waiting w
          WHERE created_at < now() - $1::interval

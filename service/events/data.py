@@ -107,6 +107,17 @@ class AvatarFailed:
     codes: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvatarDeleted:
+    avatar: AvatarRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetDeleted:
+    asset: str
+    kind: Kind
+
+
 EventData: TypeAlias = (
     AvatarCreated
     | AssetStored
@@ -116,6 +127,8 @@ EventData: TypeAlias = (
     | AvatarReadyForFitting
     | AvatarReady
     | AvatarFailed
+    | AvatarDeleted
+    | AssetDeleted
 )
 
 DATA_OF: dict[EventType, type[EventData]] = {
@@ -127,6 +140,8 @@ DATA_OF: dict[EventType, type[EventData]] = {
     EventType.AVATAR_READY_FOR_FITTING: AvatarReadyForFitting,
     EventType.AVATAR_READY: AvatarReady,
     EventType.AVATAR_FAILED: AvatarFailed,
+    EventType.AVATAR_DELETED: AvatarDeleted,
+    EventType.ASSET_DELETED: AssetDeleted,
 }
 
 

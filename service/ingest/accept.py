@@ -127,6 +127,7 @@ async def _add_uploaded(
         blob_id=await blobs.finish(
             work.conn, request.organisation_id, source.blob_id, source.stored
         ),
+        stored=source.stored,
         traceparent=request.traceparent,
         created_at=now,
     )

@@ -24,6 +24,7 @@ from service.db.types import DATABASE_AWAY, Conn
 from service.domain import Status, Work
 from service.events.outbox import unit_of_work
 from service.ingest.ports import Ports
+from service.ingest.purge import purge
 from service.ingest.runs import Again, run
 from service.ingest.settle import settle_fitted
 from service.ingest.uploads import sweep_orphans
@@ -147,9 +148,15 @@ class Worker:
             if self.draining.is_set():
                 again: Again | None = Again(reason="stopping")
             else:
-                again = await run(work, subject_id, self.ports, stopping=self.stopping)
+                again = await self._again(work, subject_id)
         if again is not None:
             raise RetryRequested(delay=again.delay, reason=again.reason)
+
+    async def _again(self, work: Work, subject_id: UUID) -> Again | None:
+        if work is Work.PURGE:
+            wait = await purge(subject_id, self.ports)
+            return None if wait is None else Again(delay=wait, reason="store_unreachable")
+        return await run(work, subject_id, self.ports, stopping=self.stopping)
 
     async def _keep_sweeping(self) -> None:
         while not self.draining.is_set():

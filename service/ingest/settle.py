@@ -42,7 +42,7 @@ async def settle_stored(
 ) -> None:
     """The bytes are durable: say so, have them inspected, and move the avatars on."""
     using = await avatars.lock_those_using(work.conn, run.id)
-    await assets.keep_stored(work.conn, run, blob_id)
+    await assets.keep_stored(work.conn, run, blob_id, stored)
     await jobs.enqueue(work.conn, Work.INSPECT, [run.id])
     said = data.AssetStored(
         asset=str(run.id),

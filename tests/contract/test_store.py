@@ -16,21 +16,30 @@ from storage.store import (
     InvalidKeyError,
     KeyTakenError,
     TooLargeError,
+    UploadForm,
 )
 from tests.fakes.store import MemoryStore
 
 BIG = bytes(range(256)) * (3 << 12) + b"end"  # 3 MiB and a bit: more than one block of any store
 
 
-def link(key: str, *, valid_for: timedelta, content_type: str) -> str:
+class Served:
     """What a server that lends a store its paths would make of it."""
-    return f"/bytes/{key}?for={valid_for.total_seconds():g}&type={content_type}"
+
+    def url(self, key: str, *, valid_for: timedelta, content_type: str) -> str:
+        return f"/bytes/{key}?for={valid_for.total_seconds():g}&type={content_type}"
+
+    def form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
+        fields = {"key": key, "max": str(max_bytes), "for": str(valid_for)}
+        return UploadForm(url="/uploads", fields=fields)
 
 
 @pytest.fixture(params=["memory", "local"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AssetStore]:
     made: AssetStore = (
-        MemoryStore(link) if request.param == "memory" else LocalStore(tmp_path / "s", links=link)
+        MemoryStore(Served())
+        if request.param == "memory"
+        else LocalStore(tmp_path / "s", links=Served())
     )
     async with made:
         yield made

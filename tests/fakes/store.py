@@ -18,6 +18,7 @@ from storage.store import (
     Links,
     StoredAsset,
     StoreUnavailableError,
+    UploadForm,
     capped,
     checked_range,
     valid_key,
@@ -52,17 +53,21 @@ class MemoryStore:
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
         valid_key(key)
         data = b"".join([chunk async for chunk in capped(body, max_bytes)])
         digest = sha256_of(data).hexdigest()
         if expected_sha256 not in (None, digest):
             raise ChecksumMismatchError(key)
-        if key in self.assets:
+        if key in self.assets and not replace:
             raise KeyTakenError(key)
         self.assets[key] = data
         self._stored_at[key] = datetime.now(UTC)
         return StoredAsset(key=key, size_bytes=len(data), sha256=digest)
+
+    async def copy(self, source: str, key: str, *, max_bytes: int | None = None) -> StoredAsset:
+        return await self.put(key, self.open(source), max_bytes=max_bytes)
 
     async def open(
         self, key: str, *, start: int = 0, end: int | None = None
@@ -87,7 +92,13 @@ class MemoryStore:
         valid_key(key)
         if self.links is None:
             raise StoreUnavailableError("nobody serves its assets")
-        return self.links(key, valid_for=valid_for, content_type=content_type)
+        return self.links.url(key, valid_for=valid_for, content_type=content_type)
+
+    async def upload_form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
+        valid_key(key)
+        if self.links is None:
+            raise StoreUnavailableError("nobody takes in its assets")
+        return self.links.form(key, max_bytes=max_bytes, valid_for=valid_for)
 
     async def stat(self, key: str) -> AssetStat:
         data = self._get(key)
@@ -100,6 +111,10 @@ class MemoryStore:
         for key in tuple(self.assets):
             if key.startswith(prefix):
                 yield await self.stat(key)
+
+    async def clear_unfinished(self, *, older_than: timedelta) -> int:  # noqa: ARG002 - the protocol has it
+        """A put that dies leaves nothing here."""
+        return 0
 
     async def check(self) -> None:
         """Memory is always there."""

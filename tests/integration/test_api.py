@@ -14,7 +14,6 @@ from aiohttp import ClientPayloadError, ClientResponse, ServerDisconnectedError
 from structlog.testing import capture_logs
 
 from service.api import server
-from service.api.context import SIGNED_FOR
 from service.db import assets, claims, idempotency
 from service.db.claims import Progress
 from service.db.keys import Scope
@@ -529,8 +528,8 @@ async def test_a_signed_url_is_good_for_fifteen_minutes(api: Api, age_s: int, st
 
     await api.base.store.put("k", body())
     then = now_utc() - timedelta(seconds=age_s)
-    url = replace(api.base.links, clock=lambda: then)(
-        "k", valid_for=SIGNED_FOR, content_type="audio/wav"
+    url = replace(api.base.links, clock=lambda: then).url(
+        "k", valid_for=timedelta(minutes=15), content_type="audio/wav"
     )
     assert (await api.client.get(url)).status == status
 
@@ -581,11 +580,15 @@ async def stored_link(api: Api, body: bytes) -> str:
         yield body
 
     await api.base.store.put("k", chunks())
-    return await api.base.store.signed_url("k", valid_for=SIGNED_FOR, content_type="video/mp4")
+    return await api.base.store.signed_url(
+        "k", valid_for=timedelta(minutes=15), content_type="video/mp4"
+    )
 
 
 async def test_a_signed_url_of_erased_bytes_is_404(api: Api) -> None:
-    url = await api.base.store.signed_url("gone", valid_for=SIGNED_FOR, content_type="audio/wav")
+    url = await api.base.store.signed_url(
+        "gone", valid_for=timedelta(minutes=15), content_type="audio/wav"
+    )
     response = await api.client.get(url)
     assert (response.status, (await refusal(response))["code"]) == (404, "asset_not_found")
 
@@ -653,7 +656,7 @@ async def test_a_store_that_cannot_be_reached_is_503_and_worth_a_retry(
 ) -> None:
     async with running_api(settings_for(dsn, tmp_path), store=(store := Away())) as api:
         store.links = api.base.links
-        url = await store.signed_url("k", valid_for=SIGNED_FOR, content_type="video/mp4")
+        url = await store.signed_url("k", valid_for=timedelta(minutes=15), content_type="video/mp4")
         response = await api.client.get(url)
         error = await refusal(response)
     assert (response.status, error["code"]) == (503, "store_unreachable")
@@ -665,7 +668,9 @@ async def test_every_answer_has_a_request_id_streamed_ones_included(api: Api) ->
         yield b"abc"
 
     await api.base.store.put("k", body())
-    url = await api.base.store.signed_url("k", valid_for=SIGNED_FOR, content_type="audio/wav")
+    url = await api.base.store.signed_url(
+        "k", valid_for=timedelta(minutes=15), content_type="audio/wav"
+    )
     response = await api.client.get(url)
     assert response.headers["X-Request-Id"].startswith("req_")
 

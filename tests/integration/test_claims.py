@@ -11,6 +11,7 @@ from service.domain import AssetRun, Work
 from service.errors import FailureCode, SourceError
 from service.ids import new_id
 from service.ingest.settle import settle_failed, settle_judged
+from storage.store import StoredAsset
 from tests.rows import NOW, add_avatar, assets_of, start, store_all, verdict_of
 
 Write = Callable[[Conn, AssetRun], Awaitable[None]]
@@ -31,7 +32,8 @@ async def reported(conn: Conn, run: AssetRun) -> None:
 
 
 async def blob(conn: Conn, run: AssetRun) -> None:
-    await assets.keep_stored(conn, run, new_id())
+    stored = StoredAsset(key="k", size_bytes=3, sha256="a" * 64)
+    await assets.keep_stored(conn, run, new_id(), stored)
 
 
 @pytest.mark.parametrize(

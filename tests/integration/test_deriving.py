@@ -164,10 +164,13 @@ class LookingStore(LocalStore):
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
         sql = "SELECT state FROM blob WHERE key = $1"
         self.seen.append(await self.pool.fetchval(sql, key))
-        return await super().put(key, body, max_bytes=max_bytes, expected_sha256=expected_sha256)
+        return await super().put(
+            key, body, max_bytes=max_bytes, expected_sha256=expected_sha256, replace=replace
+        )
 
 
 async def test_a_derivations_key_is_committed_before_its_first_byte(
@@ -308,9 +311,12 @@ class HoldingStore(LocalStore):
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
         held = self._held(body)
-        return await super().put(key, held, max_bytes=max_bytes, expected_sha256=expected_sha256)
+        return await super().put(
+            key, held, max_bytes=max_bytes, expected_sha256=expected_sha256, replace=replace
+        )
 
     async def _held(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for chunk in body:
@@ -378,33 +384,6 @@ async def test_what_a_killed_run_stored_is_deleted_before_the_next_derives(here:
         here.recipes.released.set()
         await until_final(here, avatar)
     assert await here.pool.fetchval("SELECT count(*) FROM asset WHERE recipe = 'portrait'") == 1
-    await assert_nothing_is_orphaned(here)
-
-
-DELETE_IMAGE = "UPDATE asset SET deleted_at = now() WHERE kind = 'image'"
-
-
-async def test_sources_are_not_passed_off_without_one_that_was_deleted(here: Site) -> None:
-    """The video alone would do, but it was to be compared with the image."""
-    avatar = await deriving(here, (Kind.VIDEO, Kind.IMAGE))
-    await here.pool.execute(DELETE_IMAGE)
-    async with running(here.worker(Work.DERIVE)):
-        await until_final(here, avatar)
-    assert await here.status(avatar) == ("failed", "internal")
-    assert here.recipes.asked == []
-
-
-async def test_nothing_is_kept_of_a_source_that_is_deleted_while_we_derive(here: Site) -> None:
-    avatar = await deriving(here, (Kind.VIDEO, Kind.IMAGE))
-    here.recipes.released.clear()
-    async with running(here.worker(Work.DERIVE)):
-        async with asyncio.timeout(20):
-            await here.recipes.waiting.wait()
-        await here.pool.execute(DELETE_IMAGE)
-        here.recipes.released.set()
-        await until_final(here, avatar)
-    assert await here.status(avatar) == ("failed", "internal")
-    assert await here.pool.fetchval("SELECT count(*) FROM asset WHERE origin = 'derive'") == 0
     await assert_nothing_is_orphaned(here)
 
 

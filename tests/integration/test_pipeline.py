@@ -43,7 +43,7 @@ from validators.inspect import Tools
 from validators.media.sandbox import Limits, Sandbox
 
 LIMITS = WorkerLimits(
-    concurrency={Work.FETCH: 10, Work.INSPECT: 2, Work.DERIVE: 2},
+    concurrency={Work.FETCH: 10, Work.INSPECT: 2, Work.DERIVE: 2, Work.PURGE: 4},
     heartbeat_timeout=timedelta(seconds=6),
     sweep_interval_s=60,  # the sweeper of these tests runs when it is told to
     drain_timeout_s=10,
@@ -223,9 +223,12 @@ class UnsteadyStore(LocalStore):
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
         self._perhaps_fail()
-        return await super().put(key, body, max_bytes=max_bytes, expected_sha256=expected_sha256)
+        return await super().put(
+            key, body, max_bytes=max_bytes, expected_sha256=expected_sha256, replace=replace
+        )
 
     @asynccontextmanager
     async def local_copy(self, key: str, *, sha256: str) -> AsyncIterator[Path]:

@@ -86,8 +86,9 @@ async def test_what_is_final_or_deleted_gets_no_job(here: Site) -> None:
     await derive_all(here.pool, avatar)
     await add_avatar(here.pool)
     await here.pool.execute(
-        "UPDATE asset SET deleted_at = now(), source_url = NULL WHERE state = 'pending'"
+        "DELETE FROM source USING asset WHERE id = asset_id AND state = 'pending'"
     )
+    await here.pool.execute("DELETE FROM asset WHERE state = 'pending'")
     await here.pool.execute("DELETE FROM pgqueuer")
     await here.worker().sweep()
     assert await live(here) == 0

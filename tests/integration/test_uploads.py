@@ -343,8 +343,11 @@ class MeetingStore(LocalStore):
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
-        stored = await super().put(key, body, max_bytes=max_bytes, expected_sha256=expected_sha256)
+        stored = await super().put(
+            key, body, max_bytes=max_bytes, expected_sha256=expected_sha256, replace=replace
+        )
         self.waiting += 1
         if self.waiting == self.expected:
             self.met.set()
@@ -378,8 +381,9 @@ class BrokenStore(LocalStore):
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
-        del max_bytes, expected_sha256
+        del max_bytes, expected_sha256, replace
         await anext(body)
         raise StoreUnavailableError(key)
 
@@ -410,8 +414,11 @@ class SweptStore(LocalStore):
         *,
         max_bytes: int | None = None,
         expected_sha256: str | None = None,
+        replace: bool = False,
     ) -> StoredAsset:
-        stored = await super().put(key, body, max_bytes=max_bytes, expected_sha256=expected_sha256)
+        stored = await super().put(
+            key, body, max_bytes=max_bytes, expected_sha256=expected_sha256, replace=replace
+        )
         async with self.pool.acquire() as conn:
             assert await blobs.give_up(conn, UUID(key))
             if self.forgotten:
@@ -462,7 +469,11 @@ async def test_a_sweep_leaves_what_counts_and_what_is_in_work(api: Api) -> None:
     await sweep_orphans(api.base)
     assert await count(api, "blob") == 2
     await api.base.pool.execute(  # its fetch is over: nobody will come back for the object
-        "UPDATE asset SET deleted_at = now(), source_url = NULL WHERE id = $1", pending
+        """
+        WITH unused AS (DELETE FROM source WHERE asset_id = $1)
+        DELETE FROM asset WHERE id = $1
+        """,
+        pending,
     )
     await sweep_orphans(api.base)
     assert await count(api, "blob") == 1
