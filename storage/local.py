@@ -4,6 +4,9 @@ Layout: `<root>/<key>` with the slash of a key written as `+` (no key contains o
 directory holds everything and one fsync makes a name durable; `<root>/.partial/` holds what is
 being written. A writer holds a lock on its partial file: what nobody locks is left over from a
 process that died, and the next start sweeps it.
+
+Nothing returns before it would outlast a power failure: first the bytes are synced, then they get
+their name, then the directory is synced.
 """
 
 import asyncio
@@ -124,11 +127,13 @@ class LocalStore:
             raise ChecksumMismatchError(key)
         yield path
 
-    async def signed_url(self, key: str, *, valid_for: timedelta, content_type: str) -> str:
+    async def signed_url(
+        self, key: str, *, valid_for: timedelta, content_type: str, sha256: str | None = None
+    ) -> str:
         valid_key(key)
         if self._links is None:
             raise StoreUnavailableError("nobody serves its assets")
-        return self._links.url(key, valid_for=valid_for, content_type=content_type)
+        return self._links.url(key, valid_for=valid_for, content_type=content_type, sha256=sha256)
 
     async def upload_form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
         valid_key(key)
@@ -272,8 +277,14 @@ def _at_most(left: int | None) -> int:
 
 
 def _prepare(root: Path, partials: Path) -> None:
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     partials.mkdir(mode=0o700, exist_ok=True)
+    for folder in missing:  # or a power failure takes what was durable in them along
+        _sync_directory(folder.parent)
+    with suppress(OSError):  # who made it may have died just then, or may be somebody else
+        _sync_directory(root.parent)
+    _sync_directory(root)
     _sweep(partials)
 
 

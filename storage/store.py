@@ -6,12 +6,15 @@ StoreError
  |- KeyTakenError           the key holds an asset already; keys are written once
  |- TooLargeError           whoever sends the bytes must act: they are over the cap
  |- ChecksumMismatchError   the bytes are not the ones that were promised, or they changed
+ |- StoreUnsuitableError    the operator must act: this store can never do what we need
  `- StoreUnavailableError   the operator must act, or a later try may do
      `- StoreFullError      there is no room left
 """
 
+import asyncio
+import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -46,6 +49,10 @@ class TooLargeError(StoreError):
 
 class ChecksumMismatchError(StoreError):
     """The bytes do not have the SHA-256 that was expected."""
+
+
+class StoreUnsuitableError(StoreError):
+    """What was chosen as the store lacks something that we cannot do without."""
 
 
 class StoreUnavailableError(StoreError):
@@ -85,7 +92,9 @@ class UploadForm:
 class Links(Protocol):
     """Makes the signed URLs and forms of a store that has no server of its own."""
 
-    def url(self, key: str, *, valid_for: timedelta, content_type: str) -> str: ...
+    def url(
+        self, key: str, *, valid_for: timedelta, content_type: str, sha256: str | None
+    ) -> str: ...
 
     def form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm: ...
 
@@ -140,11 +149,13 @@ class AssetStore(Protocol):
         Its bytes were read and have the given *sha256*, or ChecksumMismatchError is raised.
         """
 
-    async def signed_url(self, key: str, *, valid_for: timedelta, content_type: str) -> str:
+    async def signed_url(
+        self, key: str, *, valid_for: timedelta, content_type: str, sha256: str | None = None
+    ) -> str:
         """Where anybody can download the asset for so long, as an attachment of *content_type*.
 
-        An absolute path where whoever opened the store serves its bytes. It is not asked whether
-        the key holds anything.
+        An absolute path where whoever opened the store serves its bytes: it compares them with
+        *sha256*, as far as it can. It is not asked whether the key holds anything.
         """
 
     async def upload_form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
@@ -187,6 +198,23 @@ async def capped(body: AsyncIterator[bytes], max_bytes: int | None) -> AsyncIter
         if max_bytes is not None and size > max_bytes:
             raise TooLargeError(f"over {max_bytes} bytes")
         yield chunk
+
+
+async def verified(body: AsyncIterator[bytes], sha256: str) -> AsyncGenerator[bytes]:
+    """*body*, whose last chunk comes only if all of it has this *sha256*.
+
+    Else ChecksumMismatchError: whoever passes the chunks on can still break off.
+    """
+    digest, held = hashlib.sha256(), b""
+    async for chunk in body:
+        await asyncio.to_thread(digest.update, chunk)
+        if held:
+            yield held
+        held = chunk
+    if digest.hexdigest() != sha256:
+        raise ChecksumMismatchError("other bytes were read than were stored")
+    if held:
+        yield held
 
 
 def checked_range(start: int, end: int | None) -> None:

@@ -88,11 +88,13 @@ class MemoryStore:
         finally:
             await asyncio.to_thread(path.unlink)
 
-    async def signed_url(self, key: str, *, valid_for: timedelta, content_type: str) -> str:
+    async def signed_url(
+        self, key: str, *, valid_for: timedelta, content_type: str, sha256: str | None = None
+    ) -> str:
         valid_key(key)
         if self.links is None:
             raise StoreUnavailableError("nobody serves its assets")
-        return self.links.url(key, valid_for=valid_for, content_type=content_type)
+        return self.links.url(key, valid_for=valid_for, content_type=content_type, sha256=sha256)
 
     async def upload_form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
         valid_key(key)
