@@ -2,6 +2,7 @@
 
     python -m bench [FILE…]        default: samples/, and four larger media made from them
     python -m bench hostile        what hostile origins cost the fetcher: bench/hostile.py
+    python -m bench store          from a source into a bucket: bench/store.py
 
 One run, the same files, the same machine, one processor for all: two that share a core slow each
 other down, and only the measured side has two processes. Warm models: what a start costs is told
@@ -21,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from bench import hostile, media
+from bench import hostile, media, store
 from bench.cpu import Spent
 from bench.ours import ROUNDS, Cost, cost, only_child
 from service.settings import Settings
@@ -52,6 +53,9 @@ class Ours:
 def main() -> None:
     if sys.argv[1:] == ["hostile"]:
         hostile.main()
+        return
+    if sys.argv[1:2] == ["store"]:
+        store.main(sys.argv[2:])
         return
     named = [Path(word).absolute() for word in sys.argv[1:]]
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import store
 from bench.__main__ import Ours, Peers, report
 from bench.cpu import Spent, forget_peak, peak_mib
 from bench.ours import Cost, decoding_s, kind_of
@@ -66,3 +67,14 @@ def test_plain_decoding_costs_something() -> None:
     path = SAMPLES / "voice.flac"
     assert kind_of(path) is Kind.AUDIO
     assert 0 < decoding_s(path) < 20
+
+
+def test_every_way_into_a_bucket_stands_beside_the_peer() -> None:
+    costs = {
+        "greenroom": [store.Cost(mb_per_s=50, growth_mib=growth, cpu_s=9) for growth in (30, 40)],
+        store.PEER: [store.Cost(mb_per_s=100, growth_mib=120, cpu_s=8)] * 2,
+    }
+    *_, ours, _ = store.report("ceph", 2000, costs)
+    assert [cell.strip() for cell in ours.split("|")[2:3]] == ["50"]
+    assert "| 0.50" in ours
+    assert ours.endswith("| 40 | 9.0 | 4.5 |")
