@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-pyannote fuzz check fmt bench accuracy lock samples models ffmpeg clean
+.PHONY: help setup demo dev test test-pyannote test-s3 fuzz check fmt bench accuracy lock samples models ffmpeg clean
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ffmpeg ## Make the environment: Python packages, ffmpeg, model weights
 	@$(BIN)/greenroom models
@@ -18,15 +18,19 @@ dev: setup ## Run the whole service on this machine
 	@$(BIN)/greenroom dev
 
 test: setup ## Every test: real Postgres, ffmpeg, models and HTTP
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(or $(JOBS),2) --dist loadfile
 
 test-pyannote: ffmpeg ## The second engine for voices, in an environment with torch
 	@sh tools/test_pyannote.sh $(PYTHON) .venv-pyannote
 
-fuzz: setup ## Hostile input for long: urls, bodies, and FILES=2000 broken media through the service
+test-s3: setup ## The store on a real S3 server: Ceph, from Debian's packages
+	@sh tools/test_s3.sh $(BIN)/python
+
+fuzz: setup ## Hostile input for long: urls, bodies, FILES=2000 broken media, and a store that fails
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest tests/fuzz --timeout 0
 	$(BIN)/python -m tests.fuzz.soak --files $(or $(FILES),2000) --seed $(or $(SEED),1) \
 	  --out $(or $(OUT),build/fuzz-report.json)
+	$(BIN)/python -m tests.fuzz.store_soak --seed $(or $(SEED),1) --out build/store-soak.json
 
 check: setup ## Style, types, layers
 	$(BIN)/ruff format --check .

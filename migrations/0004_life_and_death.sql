@@ -1,7 +1,9 @@
 -- Deleted means gone: the rows of what was deleted are removed, and with them the columns that hid
 -- them. Blobs outlive their assets until the store has confirmed that their objects are erased.
 
-ALTER TABLE avatar DROP COLUMN deleted_at;
+ALTER TABLE avatar
+    DROP COLUMN deleted_at,
+    ADD COLUMN waits integer NOT NULL DEFAULT 0 CHECK (waits >= 0);  -- a part of ours was away
 CREATE INDEX avatar_newest ON avatar (organisation_id, id DESC);
 CREATE INDEX avatar_deriving ON avatar (id) WHERE status = 'deriving';
 
@@ -27,8 +29,15 @@ ALTER TABLE asset
     DROP COLUMN deleted_at,
     ADD COLUMN sha256          text,
     ADD COLUMN size_bytes      bigint,
+    ADD COLUMN waits           integer NOT NULL DEFAULT 0 CHECK (waits >= 0),  -- a part of ours was away
     ADD COLUMN bytes_erased_at timestamptz,  -- by retention; the verdict stays
+    ADD COLUMN final_at        timestamptz,  -- when it became ready, rejected or failed
     ADD COLUMN standalone      boolean NOT NULL DEFAULT false;  -- uploaded by itself: no avatar's deletion takes it along
+UPDATE asset SET final_at = coalesce(
+           (SELECT judged_at FROM verdict WHERE asset_id = asset.id),
+           (SELECT max(time) FROM event WHERE subject_id = asset.id AND type = 'asset.failed'),
+           created_at)
+ WHERE state IN ('rejected', 'failed') OR (state = 'ready' AND origin <> 'derive');
 UPDATE asset SET sha256 = b.sha256, size_bytes = b.size_bytes FROM blob b WHERE b.id = asset.blob_id;
 ALTER TABLE asset
     ADD CONSTRAINT asset_sha256_shape CHECK (sha256 ~ '^[0-9a-f]{64}$'),
@@ -42,9 +51,16 @@ ALTER TABLE asset
              ELSE blob_id IS NOT NULL END),
     ADD CONSTRAINT asset_source_until_stored CHECK (
         (source_url IS NOT NULL) = (origin = 'fetch' AND state = 'pending')),
+    -- a derived asset is ready from the start, and worked on again when its bytes are lost
+    DROP CONSTRAINT asset_claimed_only_in_work,
+    ADD CONSTRAINT asset_claimed_only_in_work CHECK (
+        claimed_at IS NULL OR state IN ('pending', 'stored') OR origin = 'derive'),
     ADD CONSTRAINT asset_derived_has_media CHECK ((media IS NOT NULL) = (origin = 'derive')),
     ADD CONSTRAINT asset_standalone_was_uploaded CHECK (NOT standalone OR origin = 'upload');
 CREATE INDEX asset_unfinished ON asset (id) WHERE state IN ('pending', 'stored');
+-- what retention erases, oldest first
+CREATE INDEX asset_refused ON asset (final_at)
+    WHERE state IN ('rejected', 'failed') AND blob_id IS NOT NULL;
 CREATE INDEX asset_same_bytes ON asset (organisation_id, sha256);
 CREATE UNIQUE INDEX asset_derived_once ON asset (derived_from, recipe, recipe_version);
 

@@ -15,6 +15,7 @@ from service.commands import demo as demo_command
 from service.commands import dev as dev_command
 from service.commands import keys as keys_command
 from service.commands import models as models_command
+from service.commands import reconcile as reconcile_command
 from service.commands.environment import (
     USAGE,
     fail,
@@ -27,6 +28,7 @@ from service.commands.pair import pair_of
 from service.commands.serving import drain_on_signals, kinds_of, serve
 from service.db.migrate import migrate as apply_migrations
 from service.db.migrate import migrations
+from service.ingest.reconcile import Wanted
 from service.wiring import speaker_choice
 from validators.analysis.weights import WeightsError
 from validators.facts import Kind
@@ -125,7 +127,7 @@ def api(host: Host = None, port: Port = None) -> None:
 def worker(
     kinds: Annotated[
         str, typer.Option(help="What this process does.")
-    ] = "fetch,inspect,derive,purge",
+    ] = "fetch,inspect,derive,purge,rebuild",
 ) -> None:
     """Do the work that the API accepts; any number of these, anywhere."""
     settings = settings_from_environ()
@@ -197,6 +199,33 @@ def check(
         except check_command.PageError as exc:
             typer.echo(f"greenroom: --html: {exc}", err=True)
             return USAGE
+
+    run(main())
+
+
+@app.command()
+def reconcile(
+    *,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what is found.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every object, and compare its SHA-256.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Repair although store and database have nothing in common."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One finding a line.")] = False,
+) -> None:
+    """Hold store and database against each other. Changes nothing without --repair.
+
+    Exit status: 0 nothing found or all repaired, 1 found or left, 2 usage, 3 could not finish.
+    """
+    settings = quiet(settings_from_environ())
+    wanted = Wanted(repair=repair, verify=verify, force=force)
+
+    async def main() -> int:
+        stop_on_sigterm()
+        return await reconcile_command.reconcile(settings, wanted, as_json=as_json)
 
     run(main())
 

@@ -61,6 +61,7 @@ class Work(StrEnum):
     INSPECT = "inspect"
     DERIVE = "derive"
     PURGE = "purge"  # of a blob: erase an object that nothing points to
+    REBUILD = "rebuild"  # of a derived asset: make bytes again that were lost
 
 
 class EventType(StrEnum):
@@ -86,6 +87,7 @@ class Run:
     attempts: int
     failures: int
     losses: int
+    waits: int = 0
     traceparent: str | None
     deadline: datetime | None = None  # trying again after it is useless: a signed URL's expiry
 
@@ -95,6 +97,7 @@ class AssetRun(Run):
     """A fetch or an inspection of one asset."""
 
     kind: Kind
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +154,8 @@ def _cause(sources: Sequence[SourceOutcome]) -> Cause:
 MAX_FAILURES = 3  # ffmpeg or a model died under a live worker
 MAX_LOSSES = 20  # the worker itself died
 MAX_ATTEMPTS = 6  # a source answered with an error that may pass
+MAX_WAITS = 20  # a part of ours was away: with their pauses, about a quarter of an hour
+LONGEST_PAUSE_S = 60
 
 
 def worn_out(run: Run) -> bool:
@@ -159,16 +164,22 @@ def worn_out(run: Run) -> bool:
 
 
 def next_attempt_at(
-    attempts: int, now: datetime, *, jitter: float, deadline: datetime | None
+    attempts: int,
+    now: datetime,
+    *,
+    jitter: float,
+    deadline: datetime | None,
+    most: int = MAX_ATTEMPTS,
 ) -> datetime | None:
-    """When to ask a source again after its *attempts*-th error, or None: never.
+    """When to try again after the *attempts*-th error of its sort, or None: never.
 
-    Waits 1, 2, 4, 8, 16 s, each stretched by up to half; *jitter* is 0..1. A retry that would
+    Waits 1, 2, 4 ... 60 s, each stretched by up to half; *jitter* is 0..1. A retry that would
     start after *deadline* (the expiry of a signed URL) is not worth making.
     """
-    if attempts >= MAX_ATTEMPTS:
+    if attempts >= most:
         return None
-    at = now + timedelta(seconds=2 ** (attempts - 1) * (1 + jitter / 2))
+    pause_s = min(2 ** (attempts - 1), LONGEST_PAUSE_S)
+    at = now + timedelta(seconds=pause_s * (1 + jitter / 2))
     return None if deadline is not None and at >= deadline else at
 
 

@@ -19,6 +19,7 @@ class Link:
 
     key: str
     content_type: str
+    sha256: str | None  # of the bytes that were promised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +37,11 @@ class SignedLinks:
     sealer: Sealer
     clock: Callable[[], datetime]
 
-    def url(self, key: str, *, valid_for: timedelta, content_type: str) -> str:
-        return BYTES_PATH + self._sealed({"key": key, "type": content_type}, valid_for)
+    def url(
+        self, key: str, *, valid_for: timedelta, content_type: str, sha256: str | None = None
+    ) -> str:
+        named = {"key": key, "type": content_type, "sha256": sha256 or ""}
+        return BYTES_PATH + self._sealed(named, valid_for)
 
     def form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
         named = {"key": key, "max_bytes": str(max_bytes)}
@@ -46,7 +50,9 @@ class SignedLinks:
     def open(self, token: str) -> Link:
         """What a path ends in; raise SealBrokenError if it is none of ours, or has expired."""
         named = self._opened(token, "type")
-        return Link(key=named["key"], content_type=named["type"])
+        return Link(
+            key=named["key"], content_type=named["type"], sha256=named.get("sha256") or None
+        )
 
     def open_form(self, token: str) -> Form:
         """What a form's path ends in; raise SealBrokenError as `open` does."""

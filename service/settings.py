@@ -1,7 +1,7 @@
 """Settings are read once, at start, from `GREENROOM_*`; every mistake is reported together."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -14,6 +14,9 @@ from service.fetch.address import MAX_PORT, AllowedBlock, parse_allowed_blocks
 
 PREFIX = "GREENROOM_"
 DAY_S = 86_400.0
+# An object that is begun and not finished within twice this time is taken for left behind.
+LONGEST_TRANSFER_S = 1800.0
+S3_LONGEST_EXPIRY_S = 7 * DAY_S
 
 
 class SettingsError(ValueError):
@@ -48,6 +51,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError("must be more than 0 seconds")
+    return value
+
+
+def _transfer(text: str) -> float:
+    value = _seconds(text)
+    if value > LONGEST_TRANSFER_S:
+        raise ValueError(f"must be at most {LONGEST_TRANSFER_S:g} seconds")
     return value
 
 
@@ -242,7 +252,7 @@ class Settings:
     )
     fetch_connect_timeout_s: float = setting("Longest wait for a connection", _seconds, 10.0)
     fetch_idle_timeout_s: float = setting("Longest wait for the next bytes", _seconds, 20.0)
-    fetch_total_timeout_s: float = setting("Longest fetch", _seconds, 300.0)
+    fetch_total_timeout_s: float = setting("Longest fetch", _transfer, 300.0)
     fetch_concurrency: int = setting("Fetches at once in one process", _positive, 200)
     fetch_concurrency_per_host: int = setting("Fetches at once from one host", _positive, 8)
 
@@ -254,7 +264,7 @@ class Settings:
     body_idle_timeout_s: float = setting(
         "Longest wait for the next bytes of a request's body", _seconds, 20.0
     )
-    body_total_timeout_s: float = setting("Longest wait for a whole body", _seconds, 300.0)
+    body_total_timeout_s: float = setting("Longest wait for a whole body", _transfer, 300.0)
 
     inspect_timeout_s: float = setting("Longest decode, and longest analysis", _seconds, 60.0)
     inspect_concurrency: int | None = setting(
@@ -306,9 +316,9 @@ class Settings:
         problems += [f"{name}: no such setting" for name in sorted(unknown)]
         if not problems:
             made = cls(**values)
-            if made.default_runtime_type in made.runtime_types:
+            problems = list(_contradictions(made))
+            if not problems:
                 return made
-            problems = [f"{PREFIX}DEFAULT_RUNTIME_TYPE: not one of {PREFIX}RUNTIME_TYPES"]
         raise SettingsError("; ".join(problems))
 
     @property
@@ -323,6 +333,29 @@ class Settings:
     def filled(self, *, database_url: str, secret_keys: tuple[str, ...]) -> Self:
         """The same settings with the parts that `dev` brings itself."""
         return replace(self, database_url=database_url, secret_keys=secret_keys)
+
+
+def _contradictions(chosen: Settings) -> Iterator[str]:
+    """What is right by itself, and wrong beside another setting."""
+    if chosen.default_runtime_type not in chosen.runtime_types:
+        yield f"{PREFIX}DEFAULT_RUNTIME_TYPE: not one of {PREFIX}RUNTIME_TYPES"
+    if (chosen.s3_access_key_id is None) != (chosen.s3_secret_access_key is None):
+        yield f"{PREFIX}S3_ACCESS_KEY_ID and {PREFIX}S3_SECRET_ACCESS_KEY: give both or none"
+    if chosen.s3_kms_key_id and chosen.s3_encryption != "aws:kms":
+        yield f"{PREFIX}S3_KMS_KEY_ID: wants {PREFIX}S3_ENCRYPTION=aws:kms"
+    if chosen.s3_bucket is None:
+        yield from _without_a_bucket(chosen)
+        return
+    for name in ("signed_url_expiry_s", "upload_expiry_s"):
+        if getattr(chosen, name) > S3_LONGEST_EXPIRY_S:
+            yield f"{PREFIX}{name.upper()}: S3 signs for {S3_LONGEST_EXPIRY_S:g} seconds at most"
+
+
+def _without_a_bucket(chosen: Settings) -> Iterator[str]:
+    """An operator who names a server wants his assets there, and not on this disk."""
+    for f in fields(Settings):
+        if f.name.startswith("s3_") and getattr(chosen, f.name) != f.default:
+            yield f"{PREFIX}{f.name.upper()}: wants {PREFIX}S3_BUCKET"
 
 
 # names with our prefix that are no setting of the service: test suites and their folders

@@ -25,22 +25,27 @@ from service.fetch.fetcher import Fetcher
 from service.fetch.limits import FetchLimits
 from service.ingest.jobs import Worker, WorkerLimits
 from service.ingest.ports import Ports
+from service.ingest.retention import Keep
 from service.links import SignedLinks
 from service.sealing import Sealer
 from service.settings import Settings, SettingsError
 from service.telemetry import ANALYSIS_RESTARTS, SANDBOX_LAYER
 from service.times import now_utc
 from storage.local import LocalStore
-from storage.store import AssetStore
+from storage.s3 import S3Options, S3Store
+from storage.store import AssetStore, StoreError
+from storage.timed import TimedStore
 from validators.analysis.client import Analyzer
 from validators.analysis.speaker_choice import Device, EngineName, SpeakerChoice
 from validators.derive.recipes import derive
 from validators.errors import InspectionError, ToolCrashedError
 from validators.facts import Kind
 from validators.inspect import Tools
+from validators.instruments import Instruments
 from validators.media.layers import Layer, Layers
 from validators.media.sandbox import Limits, Sandbox, find_tool
 from validators.pairs import compare
+from validators.policy import STANDARD
 from validators.self_check import layers_of, self_check
 
 log = structlog.get_logger()
@@ -92,12 +97,11 @@ async def open_base(settings: Settings, *, connections: int) -> AsyncIterator[Ba
             )
         sealer = Sealer.with_keys(settings.secret_keys)
         links = SignedLinks(sealer=sealer, clock=now_utc)
-        store = LocalStore(settings.data_dir / "assets", links=links)
         yield Base(
             settings=settings,
             dsn=settings.database_url,
             pool=pool,
-            store=await stack.enter_async_context(store),
+            store=await stack.enter_async_context(open_store(settings, links)),
             sealer=sealer,
             links=links,
             guard=AddressGuard(
@@ -107,6 +111,39 @@ async def open_base(settings: Settings, *, connections: int) -> AsyncIterator[Ba
             ),
             webhook_guard=AddressGuard(blocks=settings.webhook_allow, own=settings.own),
         )
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, links: SignedLinks) -> AsyncIterator[AssetStore]:
+    """The store that the settings choose; raise SettingsError when it cannot be used."""
+    store = (
+        LocalStore(settings.data_dir / "assets", links=links)
+        if settings.s3_bucket is None
+        else S3Store(_s3_options(settings, settings.s3_bucket))
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            opened = await stack.enter_async_context(TimedStore(store))
+        except StoreError as exc:
+            chosen = "GREENROOM_DATA_DIR" if settings.s3_bucket is None else "GREENROOM_S3_BUCKET"
+            raise SettingsError(f"{chosen}: {exc}") from exc
+        yield opened
+
+
+def _s3_options(settings: Settings, bucket: str) -> S3Options:
+    return S3Options(
+        bucket=bucket,
+        endpoint=settings.s3_endpoint,
+        public_endpoint=settings.s3_public_endpoint,
+        region=settings.s3_region,
+        access_key_id=settings.s3_access_key_id,
+        secret_access_key=settings.s3_secret_access_key,
+        prefix=settings.s3_prefix,
+        path_style=settings.s3_path_style,
+        encryption=settings.s3_encryption,
+        kms_key_id=settings.s3_kms_key_id,
+        storage_class=settings.s3_storage_class,
+    )
 
 
 @asynccontextmanager
@@ -205,7 +242,7 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
         ) as egress,
         open_tools(
             settings,
-            used=bool(kinds & {Work.INSPECT, Work.DERIVE}),
+            used=bool(kinds & {Work.INSPECT, Work.DERIVE, Work.REBUILD}),
             on_layers=lambda layers: _publish(layers, base.decoders),
         ) as tools,
     ):
@@ -223,8 +260,15 @@ async def open_worker(base: Base, kinds: frozenset[Work]) -> AsyncIterator[Worke
                 Kind.IMAGE: settings.max_image_bytes,
             },
             clock=now_utc,
+            instruments=await _instruments(tools, settings) if Work.INSPECT in kinds else None,
         )
         yield Worker(ports=ports, limits=_worker_limits(settings), kinds=kinds)
+
+
+async def _instruments(tools: Tools, settings: Settings) -> Instruments:
+    instruments = await Instruments.of(tools, speaker_choice(settings))
+    log.info("instruments", **instruments.parts, measured_by=instruments.measured_by(STANDARD))
+    return instruments
 
 
 def _publish(layers: Layers, decoders: Decoders) -> None:
@@ -264,9 +308,17 @@ def _worker_limits(settings: Settings) -> WorkerLimits:
             Work.INSPECT: inspect_concurrency(settings),
             Work.DERIVE: inspect_concurrency(settings),
             Work.PURGE: PURGE_CONCURRENCY,
+            Work.REBUILD: inspect_concurrency(settings),
         },
         heartbeat_timeout=timedelta(seconds=settings.heartbeat_timeout_s),
         sweep_interval_s=settings.sweep_interval_s,
         drain_timeout_s=settings.drain_timeout_s,
         fitting_timeout=timedelta(seconds=settings.fitting_timeout_s),
+        keep=Keep(
+            events=timedelta(seconds=settings.keep_events_s),
+            job_log=timedelta(seconds=settings.keep_job_log_s),
+            answers=timedelta(seconds=settings.keep_answers_s),
+            uploads=timedelta(seconds=settings.keep_uploads_s),
+            refused=timedelta(seconds=settings.keep_refused_s),
+        ),
     )

@@ -13,9 +13,24 @@ from service.db.embedded import EmbeddedPostgres
 from service.db.migrate import migrate, migrations
 from service.db.types import Pool
 from service.logs import configure
+from tests.servers.ceph import ceph, missing
+from tests.servers.moto import moto
+from tests.servers.s3 import S3Server
 
 TEMPLATE = "template_greenroom"
 _numbers = itertools.count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rounds", type=int, default=25, help="How often tests of races repeat what they race."
+    )
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    given: int = request.config.getoption("--rounds")
+    return given
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +80,19 @@ async def dsn(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 async def pool(dsn: str) -> AsyncIterator[Pool]:
     async with asyncpg.create_pool(dsn, min_size=1, max_size=10) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Server]:
+    """A quick S3 server for the whole run, that keeps to most of the protocol."""
+    with moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for the whole run. Tests that use it are marked `s3`."""
+    if absent := missing():
+        pytest.skip(f"{', '.join(absent)} not installed: NOT tested on a real S3 server")
+    with ceph(tmp_path_factory.mktemp("ceph")) as server:
+        yield server

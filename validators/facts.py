@@ -311,6 +311,7 @@ class Facts:
     motion: MotionFacts | None = None
     overlays: OverlayFacts | None = None
     truncated: bool = False  # more came out of the decoder than any medium may hold: it was dropped
+    strained: bool = False  # a tool was stopped for what it used up: a calmer machine may see more
 
     def heard(self, ranges: Iterable[Range]) -> tuple[Range, ...]:
         """*ranges* of the sound's own clock on that of the medium: sound may begin later."""

@@ -167,14 +167,14 @@ async def _measure_recording(order: _Order, facts: Facts) -> Facts:
             up_to_s=order.last_s + PROBE_BEYOND_S,
         )
     except UnreadableError as exc:
-        return replace(facts, unreadable=str(exc))
+        return replace(facts, unreadable=str(exc), strained=exc.strained)
     facts = replace(facts, container=probed.container)
     if obstacle(facts, order.policy) is not None:
         return facts
     length_s = probed.length_s([stream for stream in _judged_streams(facts) if stream])
     if _hopeless(length_s, order.policy):
         decoded = await _decode(order, facts, [], length_s)
-        measured = replace(facts, decode=decoded.facts)
+        measured = replace(facts, decode=decoded.facts, strained=decoded.strained)
         if outside_limits(measured, order.policy):  # packets may promise what does not decode so
             return measured
     return await _decode_and_analyze(order, facts, length_s)
@@ -190,7 +190,8 @@ async def _decode_and_analyze(order: _Order, facts: Facts, length_s: float | Non
     """Decode once; the models read the pipes meanwhile. If either dies, the other is stopped."""
     request = _request(facts, length_s)
     decoded, analysis = await _look_and_listen(order, facts, request, length_s)
-    measured = _with_analysis(replace(facts, decode=decoded.facts), analysis)
+    seen = replace(facts, decode=decoded.facts, strained=decoded.strained)
+    measured = _with_analysis(seen, analysis)
     if request.frames is not None:
         times_s = [s - decoded.facts.start_s for s in decoded.frames_s]
         measured = _timed(measured, times_s, request.frames.per_s)
@@ -270,7 +271,8 @@ def _may_cancel(facts: Facts) -> bool:
 
 async def _listen_to_the_left(order: _Order, facts: Facts, length_s: float | None) -> Facts:
     request = AnalysisRequest(kind=facts.kind, frames=None, samples=True)
-    _, analysis = await _look_and_listen(order, facts, request, length_s, left_alone=True)
+    decoded, analysis = await _look_and_listen(order, facts, request, length_s, left_alone=True)
+    facts = replace(facts, strained=facts.strained or decoded.strained)
     if analysis.speech is None or not analysis.speech.speech:
         return facts
     return replace(facts, speech=analysis.speech, speakers=analysis.speakers)
@@ -343,7 +345,12 @@ async def _measure_picture(order: _Order, facts: Facts) -> Facts:
             opened: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
             group.create_task(_decode_picture(order, facts, pipe, opened))
             picture = await opened
-            facts = replace(facts, picture=picture.facts, unreadable=picture.unreadable)
+            facts = replace(
+                facts,
+                picture=picture.facts,
+                unreadable=picture.unreadable,
+                strained=picture.strained,
+            )
             if picture.frame is not None:
                 analysis = await _analyze(order.tools, _picture_request(picture.frame), [pipe])
                 facts = _with_analysis(facts, analysis)

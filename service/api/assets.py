@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 
+import structlog
 from aiohttp import hdrs, web
 
 from service.api import bodies
@@ -15,11 +16,15 @@ from service.db.assets import Asset
 from service.db.keys import Scope
 from service.ids import parse_id
 from service.links import Link
+from service.logs import story_of
 from service.sealing import SealBrokenError
-from storage.store import AssetNotFoundError
+from storage.store import AssetNotFoundError, ChecksumMismatchError, verified
 from validators.derive.recipes import CONTENT_TYPES
 
+log = structlog.get_logger()
+
 OCTETS = "application/octet-stream"
+LOST_RETRY_S = 300  # what was derived is soon made again; for a source, somebody has to act
 
 
 @needs(Scope.ASSETS_READ)
@@ -31,12 +36,18 @@ async def get(request: web.Request) -> web.Response:
 async def content(request: web.Request) -> web.Response:
     """307 to a fresh signed URL of the bytes."""
     asset, ctx = await _asset_of(request), context(request)
-    if asset.key is None:
+    if asset.bytes_erased_at is not None:
+        message = "The asset did not qualify, and its bytes were erased after their time."
+        gone = HTTPStatus.GONE
+        raise ApiError(ErrorType.NOT_FOUND, "asset_bytes_erased", message, status=gone)
+    if asset.bytes_lost:
+        raise _lost()
+    if asset.key is None or asset.sha256 is None:
         message = "The asset has no bytes: it is not stored, or could not be had."
         raise ApiError(ErrorType.CONFLICT, "asset_not_stored", message)
     # what we derived we know; what a stranger sent is never named, however it was judged
     type_ = CONTENT_TYPES[asset.derivation.recipe] if asset.derivation else OCTETS
-    location = await ctx.signed_url(asset.key, type_)
+    location = await ctx.signed_url(asset.key, type_, asset.sha256)
     return web.Response(
         status=HTTPStatus.TEMPORARY_REDIRECT,
         headers={"Location": location, "Cache-Control": "no-store"},
@@ -63,7 +74,10 @@ async def signed_bytes(request: web.Request) -> web.StreamResponse:
     if request.method == hdrs.METH_HEAD:
         await response.prepare(request)
         return response
-    return await _send(request, response, ctx.store.open(link.key, start=part.start, end=part.end))
+    chunks = ctx.store.open(link.key, start=part.start, end=part.end)
+    if link.sha256 is not None and not part.partial:  # no digest of a part was ever made
+        chunks = verified(chunks, link.sha256)
+    return await _send(request, response, chunks)
 
 
 async def _send(
@@ -77,10 +91,29 @@ async def _send(
             await response.write(chunk)
     except AssetNotFoundError as exc:
         raise not_found("asset") from exc
+    except ChecksumMismatchError as exc:
+        if response.prepared:
+            raise
+        raise _damaged(exc) from exc
     if not response.prepared:  # of no bytes
         await response.prepare(request)
     await response.write_eof()
     return response
+
+
+def _damaged(exc: ChecksumMismatchError) -> ApiError:
+    log.error("asset_damaged", error=story_of(exc))
+    return _lost()
+
+
+def _lost() -> ApiError:
+    message = "The store has lost the asset's bytes. They may be restored or made again."
+    return ApiError(
+        ErrorType.SERVICE_UNAVAILABLE,
+        "asset_bytes_lost",
+        message,
+        headers={"Retry-After": str(LOST_RETRY_S)},
+    )
 
 
 def _untrusted(link: Link) -> dict[str, str]:

@@ -19,7 +19,7 @@ from service.events.outbox import UnitOfWork
 from service.fetch.refusals import log_refused
 from service.fetch.source_url import SourceUrl, parse_source_url
 from service.ids import parse_id
-from service.ingest.accept import Request, accept
+from service.ingest.accept import Existing, NotUploadedError, Request, accept
 from validators.derive.recipes import CONTENT_TYPES, Recipe
 from validators.facts import Kind
 
@@ -32,7 +32,10 @@ async def create(request: web.Request) -> web.Response:
 
     async def action(work: UnitOfWork) -> Done:
         wanted = _wanted(request, owner, raw)
-        avatar = await accept(work, wanted, ctx.sealer, now=ctx.clock())
+        try:
+            avatar = await accept(work, wanted, ctx.sealer, now=ctx.clock())
+        except NotUploadedError as exc:
+            raise _no_such_upload(exc.kind) from exc
         response = json_answer(bodies.avatar_profile(avatar, preview_url=None))
         return Done(response=response, avatar_id=avatar.id)
 
@@ -55,19 +58,32 @@ def _wanted(request: web.Request, owner: Owner, raw: bytes) -> Request:
     )
 
 
-def _sources(sources: bodies.Sources, owner: Owner, ctx: Context) -> dict[Kind, SourceUrl]:
-    urls = {kind: url for kind in Kind if (url := _url_of(sources, kind))}
-    return {kind: _source_url(kind, url, owner, ctx) for kind, url in urls.items()}
+def _sources(
+    sources: bodies.Sources, owner: Owner, ctx: Context
+) -> dict[Kind, SourceUrl | Existing]:
+    found: dict[Kind, SourceUrl | Existing] = {}
+    for kind in Kind:
+        if (asset_id := sources.id_of(kind)) is not None:
+            found[kind] = _existing(kind, asset_id)
+        elif (url := sources.url_of(kind)) is not None:
+            found[kind] = _source_url(kind, url, owner, ctx)
+    return found
 
 
-def _url_of(sources: bodies.Sources, kind: Kind) -> str | None:
-    if (asset_id := sources.id_of(kind)) is not None:
-        # uploads make such ids; until a caller has made one, every id is unknown
-        message = f"There is no uploaded asset {asset_id[:64]!r}."
-        raise ApiError(
-            ErrorType.UNPROCESSABLE, "asset_not_found", message, param=f"sources.{kind}_id"
-        )
-    return sources.url_of(kind)
+def _existing(kind: Kind, text: str) -> Existing:
+    asset_id = parse_id(text)
+    if asset_id is None:
+        raise _no_such_upload(kind)
+    return Existing(asset_id=asset_id)
+
+
+def _no_such_upload(kind: Kind) -> ApiError:
+    return ApiError(
+        ErrorType.UNPROCESSABLE,
+        "asset_not_found",
+        f"There is no uploaded {kind} with this id, or its bytes are erased.",
+        param=f"sources.{kind}_id",
+    )
 
 
 def _source_url(kind: Kind, url: str, owner: Owner, ctx: Context) -> SourceUrl:
@@ -107,7 +123,10 @@ async def _profiles(ctx: Context, found: list[avatars.Avatar]) -> list[dict[str,
     async with ctx.pool.acquire() as conn:
         previews = await assets.previews_of(conn, [avatar.id for avatar in found])
     type_ = CONTENT_TYPES[Recipe.PREVIEW]
-    urls = {avatar: await ctx.signed_url(key, type_) for avatar, key in previews.items()}
+    urls = {
+        avatar: await ctx.signed_url(key, type_, sha256)
+        for avatar, (key, sha256) in previews.items()
+    }
     return [bodies.avatar_profile(avatar, preview_url=urls.get(avatar.id)) for avatar in found]
 
 

@@ -17,7 +17,7 @@ from service.db import assets
 from service.db.keys import Scope
 from service.events.outbox import UnitOfWork
 from service.ingest.accept import Request, Uploaded, accept
-from service.ingest.uploads import Upload, receiving
+from service.ingest.receiving import Receipt, receiving
 from validators.facts import Kind
 from validators.media.signature import identify
 
@@ -43,7 +43,7 @@ async def create(request: web.Request) -> web.Response:
         return await once(request, owner.organisation_id, form.digests, action)
 
 
-def _expected(request: web.Request, upload: Upload) -> Expected:
+def _expected(request: web.Request, upload: Receipt) -> Expected:
     max_bytes = context(request).settings.max_portrait_bytes
 
     async def keep_portrait(body: AsyncIterator[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
+from uuid import UUID
 
 from pydantic import (
     BaseModel,
@@ -20,10 +21,12 @@ from service.api.problem import ApiError, ErrorType
 from service.db.assets import Asset
 from service.db.avatars import Avatar
 from service.db.claims import Progress
+from service.db.uploads import Upload
 from service.domain import AssetState, Status
 from service.errors import FAILURES, may_pass
 from service.ids import avatar_spelling
 from service.times import rfc3339
+from storage.store import UploadForm
 from validators.encoding import pair_document, verdict_document
 from validators.facts import Kind
 from validators.verdict import Media
@@ -98,6 +101,18 @@ class Sources(Lenient):
     def sha256_of(self, kind: Kind) -> str | None:
         sha256: str | None = getattr(self, f"{kind}_sha256")
         return sha256
+
+
+class FinalizeUpload(Lenient):
+    """Names an upload in the field of its kind."""
+
+    video_id: str | None = None
+    image_id: str | None = None
+    audio_id: str | None = None
+
+    def id_of(self, kind: Kind) -> str | None:
+        upload_id: str | None = getattr(self, f"{kind}_id")
+        return upload_id
 
 
 class CreateAvatarProfile(Lenient):
@@ -253,6 +268,20 @@ def _outcome(asset: Asset) -> dict[str, Any]:
         "who": meaning.who.value,
     }
     return {"error": error if asset.http_status is None else {**error, "status": asset.http_status}}
+
+
+def upload_form(upload: Upload, form: UploadForm, *, url: str) -> dict[str, Any]:
+    """Where and how to send a file: every field of the form first, then `file`."""
+    return {
+        **finalised(upload.kind, upload.id),
+        "upload_url": url,
+        "upload_fields": dict(form.fields),
+        "max_file_size_bytes": upload.max_bytes,
+    }
+
+
+def finalised(kind: Kind, upload_id: UUID) -> dict[str, Any]:
+    return {f"{kind}_id": str(upload_id)}
 
 
 def asset_document(asset: Asset) -> dict[str, Any]:

@@ -39,10 +39,17 @@ class Context:
     draining: asyncio.Event
     decoders: Decoders
 
-    async def signed_url(self, key: str, content_type: str) -> str:
+    async def signed_url(self, key: str, content_type: str, sha256: str) -> str:
         """A URL of an asset's bytes that needs no API key, and expires."""
         valid_for = timedelta(seconds=self.settings.signed_url_expiry_s)
-        url = await self.store.signed_url(key, valid_for=valid_for, content_type=content_type)
+        return self.public(
+            await self.store.signed_url(
+                key, valid_for=valid_for, content_type=content_type, sha256=sha256
+            )
+        )
+
+    def public(self, url: str) -> str:
+        """The whole of a URL that may be a path of our own."""
         return self.public_url + url if url.startswith("/") else url
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from uuid import UUID
 
 from aiohttp import web
@@ -31,7 +32,7 @@ class Wanted:
     """What a reader asks the feed for."""
 
     organisation_id: str | None
-    position: int
+    position: int | None  # None: from the oldest event that is kept
     types: tuple[str, ...]
     avatar_id: UUID | None
     limit: int
@@ -81,13 +82,21 @@ async def _read(ctx: Context, wanted: Wanted) -> Page:
         end = await events.last_position(conn)
         found = await events.after(
             conn,
-            wanted.position,
+            wanted.position or 0,
             organisation_id=wanted.organisation_id,
             types=wanted.types,
             avatar_id=wanted.avatar_id,
             limit=wanted.limit + 1,  # one more tells whether there is more
         )
-    return Page(found=found, position=max(wanted.position, end))
+        if wanted.position is not None and await events.has_missed(conn, wanted.position):
+            raise _expired()
+    return Page(found=found, position=max(wanted.position or 0, end))
+
+
+def _expired() -> ApiError:
+    message = "Events after this cursor are gone. Read on without one, from the oldest there is."
+    status = HTTPStatus.GONE
+    return ApiError(ErrorType.NOT_FOUND, "cursor_expired", message, param="after", status=status)
 
 
 def _wanted(request: web.Request) -> Wanted:
@@ -109,9 +118,9 @@ def _wanted(request: web.Request) -> Wanted:
     )
 
 
-def _position(cursor: str) -> int:
+def _position(cursor: str) -> int | None:
     if not cursor:
-        return 0
+        return None
     try:
         return decode_cursor(cursor)
     except BadCursorError as exc:

@@ -69,9 +69,7 @@ async def read_form(request: web.Request, expected: Expected, *, to_the_end: boo
     A fault in what it says is raised at once as well, or else, *to_the_end*, kept as the form's:
     the fingerprint of an Idempotency-Key is of the whole.
     """
-    if request.content_type != "multipart/form-data":
-        raise unsupported_type("Send the body as multipart/form-data.")
-    boundary = _boundary_of(request.headers["Content-Type"])
+    boundary = _boundary_of_form(request)
     form, limit = Form(), expected.max_file_bytes + OVERHEAD_BYTES
     async with aclosing(body_chunks(request, max_bytes=limit)) as chunks:
         reader = FormReader(boundary, chunks)
@@ -88,6 +86,31 @@ async def read_form(request: web.Request, expected: Expected, *, to_the_end: boo
             form.digests.append((name, value.digest.digest()))
     form.fault = form.fault or _missing(form, expected)
     return form
+
+
+async def lone_file(request: web.Request, name: str, *, max_bytes: int) -> AsyncGenerator[bytes]:
+    """The file *name* of a form as it comes; fields beside it are read and not looked at.
+
+    Whoever has its last byte has not seen the end of the form: an ApiError may still follow.
+    """
+    boundary, limit = _boundary_of_form(request), max_bytes + OVERHEAD_BYTES
+    found = False
+    async with aclosing(body_chunks(request, max_bytes=limit)) as chunks:
+        reader = FormReader(boundary, chunks)
+        while (part := await reader.next_part()) is not None:
+            wanted = part == name
+            if wanted and found:
+                raise invalid_field(name, f"{name} is given twice.")
+            found = found or wanted
+            left = max_bytes if wanted else MAX_FIELD_BYTES
+            while chunk := await reader.read():
+                left -= len(chunk)
+                if left < 0:
+                    raise too_large("A part of the form is over its limit.", _shown(part))
+                if wanted:
+                    yield chunk
+    if not found:
+        raise missing_field(name)
 
 
 async def _take(form: Form, expected: Expected, name: str, value: "_Value") -> None:
@@ -231,6 +254,12 @@ def _name_of(headers: Mapping[str, str]) -> str:
     if headers.get("content-type", "").lower().startswith("multipart/"):
         raise unsupported_type("A part cannot have parts of its own.", _shown(name))
     return name
+
+
+def _boundary_of_form(request: web.Request) -> bytes:
+    if request.content_type != "multipart/form-data":
+        raise unsupported_type("Send the body as multipart/form-data.")
+    return _boundary_of(request.headers["Content-Type"])
 
 
 def _boundary_of(content_type: str) -> bytes:

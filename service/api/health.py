@@ -1,6 +1,7 @@
 """Is the process alive, can it take traffic, and what does it measure."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -10,10 +11,10 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.api.context import Context, context
-from service.db import jobs
+from service.db import erasure, jobs
 from service.db.migrate import migrations, pending
 from service.db.types import DATABASE_AWAY, Pool
-from service.telemetry import QUEUE_AGE, QUEUE_DEPTH
+from service.telemetry import ERASURE_AGE, OBJECTS_TO_ERASE, QUEUE_AGE, QUEUE_DEPTH
 from service.times import rfc3339
 from storage.store import StoreError
 
@@ -113,6 +114,11 @@ async def queue_ages(pool: Pool) -> dict[str, tuple[int, float]]:
         return await jobs.queue_ages(conn)
 
 
+async def _unerased(pool: Pool) -> tuple[float, float]:
+    async with pool.acquire() as conn:
+        return await erasure.unerased(conn)
+
+
 async def metrics(request: web.Request) -> web.Response:
     """Everything measured, in Prometheus' text format. Without a database the rest still comes."""
     QUEUE_DEPTH.clear()
@@ -120,10 +126,13 @@ async def metrics(request: web.Request) -> web.Response:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             ages = await queue_ages(context(request).pool)
+            waiting_objects, erasure_age_s = await _unerased(context(request).pool)
     except (*DATABASE_AWAY, TimeoutError):
-        ages = {}
+        ages, (waiting_objects, erasure_age_s) = {}, (math.nan, math.nan)
     for work, (waiting, age) in ages.items():
         QUEUE_DEPTH.labels(work).set(waiting)
         QUEUE_AGE.labels(work).set(age)
+    OBJECTS_TO_ERASE.set(waiting_objects)
+    ERASURE_AGE.set(erasure_age_s)
     body = await asyncio.to_thread(generate_latest)  # reads /proc
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -50,11 +50,16 @@ async def once(
 ) -> web.Response:
     """Do *action* in a transaction, or answer as the first request with this key was answered."""
     key, ctx = key_of(request), context(request)
-    now = ctx.clock()
+    now, kept_for = ctx.clock(), timedelta(seconds=ctx.settings.keep_answers_s)
     async with ctx.pool.acquire() as conn, unit_of_work(conn, now=now) as work:
         if key is None:
             return (await action(work)).response
-        turn = _Turn(organisation_id=organisation_id, key=key, fingerprint=_print(request, parts))
+        turn = _Turn(
+            organisation_id=organisation_id,
+            key=key,
+            fingerprint=_print(request, parts),
+            kept_for=kept_for,
+        )
         first = await _first_answer(work, turn, now)
         if first is not None:
             return _replay(first)
@@ -68,13 +73,16 @@ class _Turn:
     organisation_id: str
     key: str
     fingerprint: bytes
+    kept_for: timedelta
 
 
 async def _first_answer(work: UnitOfWork, turn: _Turn, now: datetime) -> Answer | None:
     if not await idempotency.take_turn(work.conn, turn.organisation_id, turn.key):
         message = f"A request with this {HEADER} is still running."
         raise ApiError(ErrorType.CONFLICT, "idempotency_in_progress", message)
-    first = await idempotency.find(work.conn, turn.organisation_id, turn.key, now=now)
+    first = await idempotency.find(
+        work.conn, turn.organisation_id, turn.key, kept_for=turn.kept_for, now=now
+    )
     if first is not None and first.fingerprint != turn.fingerprint:
         message = f"This {HEADER} was used for another request."
         raise ApiError(ErrorType.UNPROCESSABLE, "idempotency_key_reused", message)
@@ -104,7 +112,13 @@ async def _keep(
         request_id=request[REQUEST_ID],
     )
     await idempotency.keep(
-        work.conn, turn.organisation_id, turn.key, answer, avatar_id=done.avatar_id, now=now
+        work.conn,
+        turn.organisation_id,
+        turn.key,
+        answer,
+        avatar_id=done.avatar_id,
+        kept_for=turn.kept_for,
+        now=now,
     )
 
 

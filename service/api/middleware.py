@@ -21,7 +21,7 @@ from service.db.types import DATABASE_UNREACHABLE
 from service.ids import new_request_id
 from service.logs import story_of
 from service.telemetry import HTTP_REQUESTS, HTTP_SECONDS
-from storage.store import StoreUnavailableError
+from storage.store import StoreFullError, StoreUnavailableError
 
 log = structlog.get_logger()
 
@@ -31,6 +31,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,128}")
 # W3C Trace Context, level 1: version 00, ids that are not all zero
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _SCOPE = "greenroom_scope"
+FULL_RETRY_S = 60  # somebody has to make room first
 
 _CODE_OF_STATUS = {
     HTTPStatus.NOT_FOUND: ("route_not_found", "There is nothing at this path."),
@@ -132,6 +133,14 @@ def _from_fault(request: web.Request, exc: Exception) -> ApiError:
             "database_unreachable",
             "The service cannot reach its database. Try again.",
             headers={"Retry-After": "2"},
+        )
+    if isinstance(exc, StoreFullError):
+        log.error("store_full", route=_route(request), error=story_of(exc))
+        return ApiError(
+            ErrorType.SERVICE_UNAVAILABLE,
+            "store_full",
+            "The service's store is full. Try again later.",
+            headers={"Retry-After": str(FULL_RETRY_S)},
         )
     if isinstance(exc, StoreUnavailableError):
         log.warning("store_unreachable", route=_route(request), error=story_of(exc))

@@ -1,6 +1,6 @@
 """SQL for assets and their verdicts. Every write of a run says which claim it holds."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from service.db import claims
 from service.db.claims import ENDED, ClaimLostError, Progress, fenced
 from service.db.types import Conn, Row
+from service.db.uploads import Upload
 from service.domain import AssetRun, AssetState, Origin, Work
 from service.errors import FailureCode, IngestError
 from storage.store import StoredAsset
@@ -41,6 +42,8 @@ class Asset:
     verdict: Verdict | None
     policy: str
     created_at: datetime
+    bytes_erased_at: datetime | None = None  # by retention; or deleted, then there is no asset
+    bytes_lost: bool = False  # its store lost them; see `greenroom reconcile`
     derivation: "Derivation | None" = None
     media: Media | None = None  # known once it is judged or derived
 
@@ -118,6 +121,25 @@ async def insert(conn: Conn, asset: NewAsset) -> None:
     )
 
 
+async def insert_adopted(
+    conn: Conn, upload: Upload, *, traceparent: str | None, now: datetime
+) -> None:
+    """An asset whose bytes lie where its upload put them, and are still to be copied."""
+    await conn.execute(
+        """
+        INSERT INTO asset (id, organisation_id, kind, origin, policy, standalone, traceparent,
+                           created_at)
+        VALUES ($1, $2, $3, 'upload', $4, true, $5, $6)
+        """,
+        upload.id,
+        upload.organisation_id,
+        upload.kind.value,
+        upload.policy,
+        traceparent,
+        now,
+    )
+
+
 async def insert_uploaded(conn: Conn, asset: NewUploaded) -> None:
     await conn.execute(
         """
@@ -137,7 +159,12 @@ async def insert_uploaded(conn: Conn, asset: NewUploaded) -> None:
     )
 
 
-_WAITING = {Work.FETCH: "state = 'pending'", Work.INSPECT: "state = 'stored'"}
+_WAITING = {
+    Work.FETCH: "state = 'pending'",
+    Work.INSPECT: "state = 'stored'",
+    Work.REBUILD: """origin = 'derive'
+            AND EXISTS (SELECT 1 FROM blob WHERE blob.id = blob_id AND blob.state = 'lost')""",
+}
 
 
 async def start_run(conn: Conn, asset_id: UUID, work: Work, *, now: datetime) -> AssetRun | None:
@@ -149,10 +176,12 @@ async def start_run(conn: Conn, asset_id: UUID, work: Work, *, now: datetime) ->
         id=row["id"],
         organisation_id=row["organisation_id"],
         kind=Kind(row["kind"]),
+        origin=Origin(row["origin"]),
         claim=row["claim"],
         attempts=row["attempts"],
         failures=row["failures"],
         losses=row["losses"],
+        waits=row["waits"],
         traceparent=row["traceparent"],
         # stored bytes do not expire with the URL that they came from
         deadline=row["source_expires_at"] if work is Work.FETCH else None,
@@ -162,19 +191,20 @@ async def start_run(conn: Conn, asset_id: UUID, work: Work, *, now: datetime) ->
 async def keep_stored(conn: Conn, run: AssetRun, blob_id: UUID, stored: StoredAsset) -> None:
     """The bytes are durable. What the source did is over; what the asset cost us still counts."""
     change = f"""state = 'stored', blob_id = $3, sha256 = $4, size_bytes = $5,
-            source_url = NULL, attempts = 0, {ENDED}"""
+            source_url = NULL, attempts = 0, waits = 0, {ENDED}"""
     await fenced(conn, run, change, blob_id, stored.sha256, stored.size_bytes)
 
 
-async def keep_failed(conn: Conn, run: AssetRun, error: IngestError) -> None:
+async def keep_failed(conn: Conn, run: AssetRun, error: IngestError, *, now: datetime) -> None:
     await fenced(
         conn,
         run,
-        f"""state = 'failed', source_url = NULL,
+        f"""state = 'failed', source_url = NULL, final_at = $6,
             error_code = $3, error_message = $4, http_status = $5, {ENDED}""",
         error.code.value,
         public_message(error),
         error.status,
+        now,
     )
 
 
@@ -184,21 +214,29 @@ def public_message(error: IngestError) -> str:
 
 
 async def keep_verdict(
-    conn: Conn, run: AssetRun, verdict: Verdict, facts: Facts, *, now: datetime
+    conn: Conn,
+    run: AssetRun,
+    verdict: Verdict,
+    facts: Facts,
+    *,
+    measured_by: str | None,
+    now: datetime,
 ) -> None:
     """Keep *verdict* and what it was judged from; raise ClaimLostError if the run was overtaken."""
     state = AssetState.READY if verdict.accepted else AssetState.REJECTED
-    await fenced(conn, run, f"state = $3, {ENDED}", state.value)
+    await fenced(conn, run, f"state = $3, final_at = $4, {ENDED}", state.value, now)
     await conn.execute(
         """
-        INSERT INTO verdict (asset_id, policy, accepted, codes, facts, document, judged_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        INSERT INTO verdict (asset_id, policy, accepted, codes, facts, measured_by, document,
+                             judged_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         """,
         run.id,
         verdict.policy,
         verdict.accepted,
         [code.value for code in verdict.failed],
         encode_facts(facts),
+        measured_by,
         encode_verdict(verdict),
         now,
     )
@@ -258,6 +296,36 @@ async def lock(conn: Conn, asset_ids: Collection[UUID]) -> None:
         raise LookupError("a source of the avatar is gone")
 
 
+async def share(conn: Conn, asset_ids: Iterable[UUID]) -> None:
+    """Keep assets as they are until the transaction ends, in id order; others may share them."""
+    sql = "SELECT 1 FROM asset WHERE id = ANY($1) ORDER BY id FOR SHARE"
+    await conn.execute(sql, list(asset_ids))
+
+
+async def was_uploaded(
+    conn: Conn, asset_id: UUID, kind: Kind, *, organisation_id: str | None
+) -> bool:
+    """Whether the asset of a finalised upload is there, whatever became of its bytes."""
+    sql = """
+        SELECT EXISTS (
+            SELECT 1 FROM asset
+             WHERE id = $1 AND kind = $2 AND ($3::text IS NULL OR organisation_id = $3)
+               AND standalone)
+    """
+    return bool(await conn.fetchval(sql, asset_id, kind.value, organisation_id))
+
+
+async def is_reusable(conn: Conn, asset_id: UUID, kind: Kind, organisation_id: str) -> bool:
+    """Whether a new avatar can be made from it: uploaded by itself, and its bytes not erased."""
+    sql = """
+        SELECT EXISTS (
+            SELECT 1 FROM asset a LEFT JOIN blob b ON b.id = a.blob_id
+             WHERE a.id = $1 AND a.kind = $2 AND a.organisation_id = $3 AND a.standalone
+               AND a.bytes_erased_at IS NULL AND (b.id IS NULL OR b.state = 'stored'))
+    """
+    return bool(await conn.fetchval(sql, asset_id, kind.value, organisation_id))
+
+
 async def find_derived(conn: Conn, derivation: Derivation) -> UUID | None:
     """The asset that was made so already."""
     found: UUID | None = await conn.fetchval(
@@ -296,6 +364,89 @@ async def insert_derived(conn: Conn, asset: NewDerived) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LostDerived:
+    """A derived asset whose bytes are lost, and what they can be made from again."""
+
+    derivation: Derivation
+    sha256: str
+    origin_kind: Kind
+    origin_policy: str
+    origin_key: str
+    origin_sha256: str
+    origin_lost: bool
+    origin_facts: str
+
+
+async def lost_derived(conn: Conn, run: AssetRun) -> LostDerived:
+    """What a run has to make again; raise ClaimLostError if it was overtaken."""
+    row = await conn.fetchrow(
+        """
+        SELECT a.recipe, a.recipe_version, a.derived_from, a.sha256, o.kind, o.policy,
+               b.key, b.sha256 AS origin_sha256, b.state = 'lost' AS origin_lost, v.facts
+          FROM asset a JOIN asset o ON o.id = a.derived_from JOIN blob b ON b.id = o.blob_id
+          JOIN verdict v ON v.asset_id = o.id
+         WHERE a.id = $1 AND a.claim = $2
+        """,
+        run.id,
+        run.claim,
+    )
+    if row is None:
+        raise ClaimLostError(str(run.id))
+    return LostDerived(
+        derivation=Derivation(
+            recipe=Recipe(row["recipe"]),
+            version=row["recipe_version"],
+            derived_from=row["derived_from"],
+        ),
+        sha256=row["sha256"],
+        origin_kind=Kind(row["kind"]),
+        origin_policy=row["policy"],
+        origin_key=row["key"],
+        origin_sha256=row["origin_sha256"],
+        origin_lost=row["origin_lost"],
+        origin_facts=row["facts"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBlob:
+    """Where the bytes of a locked asset are."""
+
+    id: UUID
+    lost: bool
+
+
+async def hold_blob(conn: Conn, run: AssetRun) -> HeldBlob:
+    """Lock the run's asset and see where its bytes are; raise ClaimLostError if overtaken."""
+    row = await conn.fetchrow(
+        """
+        SELECT b.id, b.state = 'lost' AS lost FROM asset a JOIN blob b ON b.id = a.blob_id
+         WHERE a.id = $1 AND a.claim = $2 FOR NO KEY UPDATE OF a
+        """,
+        run.id,
+        run.claim,
+    )
+    if row is None:
+        raise ClaimLostError(str(run.id))
+    return HeldBlob(**row)
+
+
+_UNCOUNTED = "attempts = 0, waits = 0, failures = 0, losses = 0"
+
+
+async def keep_rebuilt(conn: Conn, run: AssetRun, blob_id: UUID, media: Media) -> None:
+    """The bytes of a derived asset are there again: the same, or others of the same recipe."""
+    change = f"blob_id = $3, sha256 = $4, size_bytes = $5, media = $6, {_UNCOUNTED}, {ENDED}"
+    document = _MEDIA.dump_json(media, exclude_none=True).decode()
+    await fenced(conn, run, change, blob_id, media.sha256, media.size_bytes, document)
+
+
+async def end_rebuild(conn: Conn, run: AssetRun) -> None:
+    """Nothing came of it, and what it cost does not count against the next try."""
+    await fenced(conn, run, f"{_UNCOUNTED}, {ENDED}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedSource:
     """A source of an avatar that passed its checks: where it lies, and what was measured of it."""
 
@@ -329,7 +480,7 @@ async def judged_sources(conn: Conn, avatar_id: UUID) -> list[JudgedSource]:
 
 
 _SELECT = """
-    SELECT a.*, b.key, v.document
+    SELECT a.*, b.key, b.state = 'lost' AS bytes_lost, v.document
       FROM asset a LEFT JOIN blob b ON b.id = a.blob_id
       LEFT JOIN verdict v ON v.asset_id = a.id
 """
@@ -364,18 +515,18 @@ async def derived_of(conn: Conn, avatar_id: UUID) -> dict[Recipe, Asset]:
     return {Recipe(row["recipe"]): _asset(row) for row in rows}
 
 
-async def previews_of(conn: Conn, avatar_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The keys of the previews that avatars have, by avatar."""
+async def previews_of(conn: Conn, avatar_ids: Sequence[UUID]) -> dict[UUID, tuple[str, str]]:
+    """Key and SHA-256 of the previews that avatars have and whose bytes are there, by avatar."""
     rows = await conn.fetch(
         """
-        SELECT d.avatar_id, b.key
+        SELECT d.avatar_id, b.key, b.sha256
           FROM derived d JOIN asset a ON a.id = d.asset_id JOIN blob b ON b.id = a.blob_id
-         WHERE d.avatar_id = ANY($1) AND d.recipe = $2
+         WHERE d.avatar_id = ANY($1) AND d.recipe = $2 AND b.state <> 'lost'
         """,
         list(avatar_ids),
         Recipe.PREVIEW.value,
     )
-    return {row["avatar_id"]: row["key"] for row in rows}
+    return {row["avatar_id"]: (row["key"], row["sha256"]) for row in rows}
 
 
 def _asset(row: Row) -> Asset:
@@ -401,6 +552,8 @@ def _asset(row: Row) -> Asset:
         media=verdict.media if verdict else _media(row),
         policy=row["policy"],
         created_at=row["created_at"],
+        bytes_erased_at=row["bytes_erased_at"],
+        bytes_lost=bool(row["bytes_lost"]),
     )
 
 

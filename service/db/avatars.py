@@ -78,6 +78,11 @@ async def lock_those_using(conn: Conn, asset_id: UUID) -> list[Avatar]:
     return [_avatar(row) for row in await conn.fetch(_LOCK_AVATARS_OF_ASSET, asset_id)]
 
 
+async def ids_using(conn: Conn, asset_id: UUID) -> set[UUID]:
+    rows = await conn.fetch("SELECT avatar_id FROM source WHERE asset_id = $1", asset_id)
+    return {row["avatar_id"] for row in rows}
+
+
 async def lock(conn: Conn, avatar_id: UUID, *, organisation_id: str | None) -> Avatar | None:
     row = await conn.fetchrow(
         """
@@ -125,9 +130,12 @@ async def begin_fetching(conn: Conn, asset_id: UUID) -> None:
     """The first fetch for the avatars that use an asset has begun. Never moves one back."""
     await conn.execute(
         """
-        UPDATE avatar SET status = 'fetching'
-         WHERE status = 'accepted'
-           AND id IN (SELECT avatar_id FROM source WHERE asset_id = $1)
+        WITH waiting AS (
+            SELECT id FROM avatar
+             WHERE status = 'accepted'
+               AND id IN (SELECT avatar_id FROM source WHERE asset_id = $1)
+             ORDER BY id FOR UPDATE)
+        UPDATE avatar SET status = 'fetching' WHERE id IN (SELECT id FROM waiting)
         """,
         asset_id,
     )
@@ -188,6 +196,7 @@ async def start_run(conn: Conn, avatar_id: UUID, *, now: datetime) -> AvatarRun 
         attempts=row["attempts"],
         failures=row["failures"],
         losses=row["losses"],
+        waits=row["waits"],
         traceparent=row["traceparent"],
     )
 

@@ -70,8 +70,13 @@ async def hand_back(conn: Conn, run: Run) -> None:
 
 
 async def count_attempt(conn: Conn, run: Run) -> None:
-    """End the run: its source, or a part of ours, answered with an error that may pass."""
+    """End the run: its source answered with an error that may pass."""
     await fenced(conn, run, "claimed_at = NULL, attempts = attempts + 1")
+
+
+async def count_wait(conn: Conn, run: Run) -> None:
+    """End the run: a part of ours was away, which says nothing of the source."""
+    await fenced(conn, run, "claimed_at = NULL, waits = waits + 1")
 
 
 async def count_failure(conn: Conn, run: Run) -> None:

@@ -11,6 +11,7 @@ from service.db.types import Conn, Row
 
 FEED_LOCK = 0x6772_6565_6E72_6665
 CHANNEL = "greenroom_events"
+ERASED = {"erased": True}  # all that the data of a deleted subject's events say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +111,16 @@ async def after(
 
 
 async def last_position(conn: Conn) -> int:
-    """Where the feed ends now; 0 when it is empty."""
-    return int(await conn.fetchval("SELECT coalesce(max(position), 0) FROM event"))
+    """Where the feed ends now, also where all of it is gone; 0 before the first event."""
+    sql = """
+        SELECT greatest((SELECT max(position) FROM event), (SELECT position FROM feed_start))
+    """
+    return int(await conn.fetchval(sql))
+
+
+async def has_missed(conn: Conn, position: int) -> bool:
+    """Whether events after *position* are gone. Ask after reading: they may go meanwhile."""
+    return bool(await conn.fetchval("SELECT position > $1 FROM feed_start", position))
 
 
 def _event(row: Row) -> Event:

@@ -7,8 +7,6 @@ from uuid import UUID
 
 from service.db.types import Conn
 
-KEPT_FOR = timedelta(hours=24)
-
 
 class AnsweredTwiceError(Exception):
     """Another request with this key was answered meanwhile: nothing of this one may commit."""
@@ -31,8 +29,10 @@ async def take_turn(conn: Conn, organisation_id: str, key: str) -> bool:
     return bool(await conn.fetchval("SELECT pg_try_advisory_xact_lock($1)", number))
 
 
-async def find(conn: Conn, organisation_id: str, key: str, *, now: datetime) -> Answer | None:
-    """The first answer under this key, if it is younger than 24 h."""
+async def find(
+    conn: Conn, organisation_id: str, key: str, *, kept_for: timedelta, now: datetime
+) -> Answer | None:
+    """The first answer under this key, if it is younger than *kept_for*."""
     row = await conn.fetchrow(
         """
         SELECT fingerprint, status, body, request_id FROM idempotency
@@ -40,7 +40,7 @@ async def find(conn: Conn, organisation_id: str, key: str, *, now: datetime) -> 
         """,
         organisation_id,
         key,
-        now - KEPT_FOR,
+        now - kept_for,
     )
     return Answer(**row) if row else None
 
@@ -52,6 +52,7 @@ async def keep(
     answer: Answer,
     *,
     avatar_id: UUID | None,
+    kept_for: timedelta,
     now: datetime,
 ) -> None:
     """Keep the first answer; raise AnsweredTwiceError where there is one: the key decides."""
@@ -64,7 +65,7 @@ async def keep(
            SET fingerprint = excluded.fingerprint, avatar_id = excluded.avatar_id,
                status = excluded.status, body = excluded.body,
                request_id = excluded.request_id, created_at = excluded.created_at
-         WHERE idempotency.created_at <= excluded.created_at - interval '24 hours'
+         WHERE idempotency.created_at <= excluded.created_at - $9::interval
         RETURNING 1
         """,
         organisation_id,
@@ -75,6 +76,7 @@ async def keep(
         answer.body,
         answer.request_id,
         now,
+        kept_for,
     )
     if kept is None:
         raise AnsweredTwiceError(key)

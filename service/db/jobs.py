@@ -11,9 +11,13 @@ from service.db.types import Conn
 from service.domain import Work
 
 
-def dedupe_key(work: Work, subject_id: UUID) -> str:
-    """One live job per row and kind of work; a second enqueue is no error and no second job."""
-    return f"{work}:{subject_id}"
+def dedupe_key(work: Work, subject_id: UUID) -> str | None:
+    """One live job per row and kind of work; a second enqueue is no error and no second job.
+
+    But one for every purge: a job at work may have looked before the last reference went away,
+    and no state of a row would tell the sweeper that it looked too early.
+    """
+    return None if work is Work.PURGE else f"{work}:{subject_id}"
 
 
 async def enqueue(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.db.events import Event
+from service.db.events import ERASED, Event
 from service.times import rfc3339
 
 SPEC_VERSION = "1.0"
@@ -26,4 +26,6 @@ def cloud_event(event: Event, *, public_url: str) -> dict[str, Any]:
         "sequence": f"{event.sequence:020d}",
         "data": event.data,
     }
+    if event.data == ERASED:  # which no schema of a type describes
+        del body["dataschema"]
     return body if event.traceparent is None else {**body, "traceparent": event.traceparent}

@@ -39,6 +39,7 @@ class Announcement:
     type: EventType
     subject: Subject
     data: EventData
+    sequence: int | None = None  # None: the next one, from the subject's row
 
 
 class UnitOfWork:
@@ -50,6 +51,13 @@ class UnitOfWork:
 
     def announce(self, type_: EventType, subject: Subject, data: EventData) -> None:
         self.announced.append(Announcement(type=type_, subject=subject, data=data))
+
+    def announce_last(
+        self, type_: EventType, subject: Subject, data: EventData, *, sequence: int
+    ) -> None:
+        """The last event of a subject whose row this transaction has removed."""
+        last = Announcement(type=type_, subject=subject, data=data, sequence=sequence)
+        self.announced.append(last)
 
 
 @asynccontextmanager
@@ -63,14 +71,16 @@ async def unit_of_work(conn: Conn, *, now: datetime) -> AsyncIterator[UnitOfWork
 
 
 async def _numbered(conn: Conn, announced: Announcement, now: datetime) -> NewEvent:
-    subject = announced.subject
+    subject, sequence = announced.subject, announced.sequence
+    if sequence is None:
+        sequence = await events.next_sequence(conn, subject.id, is_avatar=subject.is_avatar)
     return NewEvent(
         id=new_id(),
         organisation_id=subject.organisation_id,
         type=announced.type.value,
         subject_id=subject.id,
         subject=subject.spelled,
-        sequence=await events.next_sequence(conn, subject.id, is_avatar=subject.is_avatar),
+        sequence=sequence,
         time=now,
         data=encode(announced.data),
         traceparent=subject.traceparent,

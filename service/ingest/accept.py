@@ -1,17 +1,18 @@
 """A request becomes an avatar, its assets, its jobs and its first event, in one transaction."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from service.db import assets, avatars, blobs, jobs
-from service.domain import AssetState, EventType, SourceOutcome, Status, Work, settle
+from service.domain import EventType, Status, Work
 from service.events.data import AssetStored, AvatarCreated, avatar_ref
 from service.events.outbox import Subject, UnitOfWork
 from service.fetch.signed_url import expiry_of
 from service.fetch.source_url import SourceUrl
 from service.ids import new_id
+from service.ingest.settle import avatar_subject, settle_accepted
 from service.sealing import Sealer
 from storage.store import StoredAsset
 from validators.facts import Kind
@@ -27,6 +28,21 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Existing:
+    """A source that was uploaded by itself before, and perhaps used already."""
+
+    asset_id: UUID
+
+
+class NotUploadedError(LookupError):
+    """The organisation has no uploaded asset of this kind, with its bytes, under that id."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind.value)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What a caller asks for, already checked. Each role of the avatar has one source."""
 
@@ -34,7 +50,7 @@ class Request:
     name: str
     runtime_type: str
     policy: str
-    sources: Mapping[Kind, SourceUrl | Uploaded]
+    sources: Mapping[Kind, SourceUrl | Uploaded | Existing]
     expected_sha256: Mapping[Kind, str] = field(default_factory=dict)  # of sources to be fetched
     traceparent: str | None
 
@@ -44,8 +60,12 @@ async def accept(
 ) -> avatars.Avatar:
     """Record the avatar and everything that has to happen for it.
 
-    Raises ClaimLostError when uploaded bytes were given up meanwhile.
+    Raises ClaimLostError when uploaded bytes were given up meanwhile, and NotUploadedError.
     """
+    uploaded = [one for one in request.sources.values() if isinstance(one, Uploaded)]
+    digests = (one.stored.sha256 for one in uploaded)
+    await blobs.lock(work.conn, request.organisation_id, digests)
+    await _hold_existing(work, request)
     avatar = avatars.Avatar(
         id=new_id(),
         organisation_id=request.organisation_id,
@@ -79,24 +99,29 @@ async def accept(
     for kind, source in request.sources.items():
         if isinstance(source, Uploaded):
             _announce_stored(work, request, kind, source)
-    return await _begin(work, avatar, request, now=now)
+    return await settle_accepted(work, avatar, now=now)
 
 
-async def _begin(
-    work: UnitOfWork, avatar: avatars.Avatar, request: Request, *, now: datetime
-) -> avatars.Avatar:
-    """Move an avatar on that has nothing to wait for: all of its bytes are here."""
-    if not all(isinstance(source, Uploaded) for source in request.sources.values()):
-        return avatar
-    to = settle([SourceOutcome(state=AssetState.STORED)])
-    await avatars.move(work.conn, avatar, to, message=None, now=now)
-    return replace(avatar, status=to.status)
+async def _hold_existing(work: UnitOfWork, request: Request) -> None:
+    """Until the commit nobody deletes these assets, or settles them without this avatar."""
+    wanted = {
+        kind: source.asset_id
+        for kind, source in request.sources.items()
+        if isinstance(source, Existing)
+    }
+    if wanted:
+        await assets.share(work.conn, wanted.values())
+    for kind, asset_id in wanted.items():
+        if not await assets.is_reusable(work.conn, asset_id, kind, request.organisation_id):
+            raise NotUploadedError(kind)
 
 
 async def _add_asset(
     work: UnitOfWork, request: Request, kind: Kind, sealer: Sealer, *, now: datetime
 ) -> UUID:
     source = request.sources[kind]
+    if isinstance(source, Existing):
+        return source.asset_id
     if isinstance(source, Uploaded):
         return await _add_uploaded(work, request, kind, source, now=now)
     asset = assets.NewAsset(
@@ -150,12 +175,3 @@ def _announce_stored(work: UnitOfWork, request: Request, kind: Kind, source: Upl
         size_bytes=source.stored.size_bytes,
     )
     work.announce(EventType.ASSET_STORED, subject, said)
-
-
-def avatar_subject(avatar: avatars.Avatar) -> Subject:
-    return Subject(
-        id=avatar.id,
-        organisation_id=avatar.organisation_id,
-        is_avatar=True,
-        traceparent=avatar.traceparent,
-    )

@@ -2,23 +2,30 @@
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+import structlog
+
 from service.db import assets, avatars
 from service.db.assets import Derivation, JudgedSource
 from service.db.claims import ClaimLostError
-from service.domain import AvatarRun, Cause, Settlement, Status
+from service.domain import AvatarRun, Cause, Run, Settlement, Status
 from service.errors import FailureCode, IngestError, InternalError
-from service.ingest.objects import begin_object, clear_abandoned, erase, store_errors
+from service.ingest.objects import (
+    begin_object,
+    clear_abandoned,
+    erase,
+    erased_on_error,
+    store_errors,
+)
 from service.ingest.ports import Ports
 from service.ingest.progress import Report, reporting
-from service.ingest.settle import Made, settle_derived, settle_underived
-from storage.store import StoredAsset
+from service.ingest.scratch import scratch
+from service.ingest.settle import DerivedGoneError, Made, settle_derived, settle_underived
+from storage.store import AssetNotFoundError, ChecksumMismatchError, StoredAsset
 from validators.derive.derived import Derived
 from validators.derive.recipes import RECIPE_VERSIONS, Recipe
 from validators.encoding import StaleFactsError, decode_facts
@@ -27,6 +34,8 @@ from validators.inspect import measure
 from validators.pairs import Judged
 from validators.policy import POLICIES, PolicyName
 from validators.verdict import Media, PairVerdict
+
+log = structlog.get_logger()
 
 CHUNK_BYTES = 1 << 20
 
@@ -72,7 +81,7 @@ async def derive(run: AvatarRun, ports: Ports) -> None:
         await _refuse(run, ports, pairs)
         return
     await _settle(run, ports, pairs, wanted, made)
-    await clear_abandoned(run, ports)
+    await _erase_all(ports, made)  # of what did not count: others had the same, or just made it
 
 
 async def _settle(
@@ -85,7 +94,7 @@ async def _settle(
     try:
         async with ports.pool.acquire() as conn:
             await settle_derived(conn, run, pairs, wanted, made, now=ports.clock())
-    except ClaimLostError:  # of no other error can we say that nothing points to them
+    except (ClaimLostError, DerivedGoneError):  # of no other can we say that nothing points to them
         await _erase_all(ports, made)
         raise
 
@@ -120,10 +129,23 @@ async def _lent(run: AvatarRun, ports: Ports) -> AsyncIterator[dict[Kind, _Sourc
     async with contextlib.AsyncExitStack() as held:
         lent = {}
         for source in sources:
-            copy = ports.store.local_copy(source.key, sha256=source.sha256)
-            judged = await _judged(run, ports, source, await held.enter_async_context(copy))
+            path = await held.enter_async_context(_copy(ports, source))
+            judged = await _judged(run, ports, source, path)
             lent[source.kind] = _Source(asset_id=source.asset_id, judged=judged)
         yield lent
+
+
+@contextlib.asynccontextmanager
+async def _copy(ports: Ports, source: JudgedSource) -> AsyncIterator[Path]:
+    """A source as a file; the log says which one cannot be read."""
+    async with contextlib.AsyncExitStack() as held:
+        try:
+            copy = ports.store.local_copy(source.key, sha256=source.sha256)
+            path = await held.enter_async_context(copy)
+        except (AssetNotFoundError, ChecksumMismatchError):
+            log.error("source_is_lost", asset_id=str(source.asset_id))  # noqa: TRY400 - the run logs why
+            raise
+        yield path
 
 
 async def _judged(run: AvatarRun, ports: Ports, source: JudgedSource, path: Path) -> Judged:
@@ -169,14 +191,14 @@ async def _make_missing(
     """Derive and store what no run has derived from these assets yet."""
     made: dict[Recipe, Made] = {}
     of_asset = {source.asset_id: source for source in sources.values()}
-    async with _scratch(run) as folder, _erased_after_errors(ports, made):
+    async with scratch(run) as folder, _erased_after_errors(ports, made):
         for done, derivation in enumerate(wanted):
             report.stage(derivation.recipe.value, done, len(wanted), "assets")
             async with ports.pool.acquire() as conn:
                 there = await assets.find_derived(conn, derivation)
             if there is None:
                 judged = of_asset[derivation.derived_from].judged
-                made[derivation.recipe] = await _make(
+                made[derivation.recipe] = await make(
                     run, ports, derivation.recipe, judged, folder / derivation.recipe.value
                 )
     return made
@@ -199,10 +221,12 @@ async def _erase_all(ports: Ports, made: Mapping[Recipe, Made]) -> None:
         await erase(ports, one.blob_id, one.stored.key)
 
 
-async def _make(run: AvatarRun, ports: Ports, recipe: Recipe, judged: Judged, out: Path) -> Made:
+async def make(run: Run, ports: Ports, recipe: Recipe, judged: Judged, out: Path) -> Made:
+    """Derive one medium at *out* and store it, for the row that *run* works on."""
     derived = await ports.derive(recipe, judged.path, judged.facts, out, ports.tools)
     blob_id, key = await begin_object(run, ports)
-    stored = await ports.store.put(key, _chunks(out), expected_sha256=derived.sha256)
+    async with erased_on_error(ports, blob_id, key):
+        stored = await ports.store.put(key, _chunks(out), expected_sha256=derived.sha256)
     return Made(blob_id=blob_id, stored=stored, media=_media(recipe, derived, stored))
 
 
@@ -217,31 +241,18 @@ def _media(recipe: Recipe, derived: Derived, stored: StoredAsset) -> Media:
     )
 
 
-@contextlib.asynccontextmanager
-async def _scratch(run: AvatarRun) -> AsyncIterator[Path]:
-    """A folder of this run's own, gone at its end."""
-    prefix = f"greenroom-{run.id}-"
-    await asyncio.to_thread(_clear_folders, prefix)
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix=prefix)
-    try:
-        yield Path(folder)
-    finally:
-        await asyncio.to_thread(_clear_folders, Path(folder).name)
-
-
-def _clear_folders(prefix: str) -> None:
-    """Delete what a run left here, also one that was killed: it holds a face and a voice."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            yield chunk
-    finally:
-        await asyncio.to_thread(file.close)
+    """The file's bytes; none is held open while a run may be stopped."""
+    start = 0
+    while chunk := await asyncio.to_thread(_read, path, start):
+        yield chunk
+        start += len(chunk)
+
+
+def _read(path: Path, start: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(CHUNK_BYTES)
 
 
 async def give_up(run: AvatarRun, ports: Ports, error: IngestError) -> None:

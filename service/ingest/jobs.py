@@ -19,15 +19,16 @@ from pgqueuer.models import Job
 from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
 
-from service.db import avatars, jobs
+from service.db import avatars, blobs, jobs
 from service.db.types import DATABASE_AWAY, Conn
 from service.domain import Status, Work
 from service.events.outbox import unit_of_work
 from service.ingest.ports import Ports
 from service.ingest.purge import purge
+from service.ingest.retention import INTERVAL_S, Keep, Retention
 from service.ingest.runs import Again, run
+from service.ingest.scratch import clear_scratch
 from service.ingest.settle import settle_fitted
-from service.ingest.uploads import sweep_orphans
 from service.logs import story_of
 from service.tasks import end
 
@@ -47,6 +48,7 @@ class WorkerLimits:
     sweep_interval_s: float
     drain_timeout_s: float
     fitting_timeout: timedelta
+    keep: Keep
     longest_run: timedelta = timedelta(minutes=15)  # a claim younger than this may be alive
 
 
@@ -60,15 +62,17 @@ class Worker:
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     turns: dict[Work, asyncio.Semaphore] = field(init=False)
+    retention: Retention = field(init=False)
 
     def __post_init__(self) -> None:
+        self.retention = Retention(shelf=self.ports, keep=self.limits.keep, clock=self.ports.clock)
         # PgQueuer hands out two jobs at least; a decoder must not wait for an analysis child
         self.turns = {
             work: asyncio.Semaphore(limit) for work, limit in self.limits.concurrency.items()
         }
         # both decode and have a child look on: a processor's turn is one of either
         if Work.INSPECT in self.turns:
-            self.turns[Work.DERIVE] = self.turns[Work.INSPECT]
+            self.turns[Work.DERIVE] = self.turns[Work.REBUILD] = self.turns[Work.INSPECT]
 
     async def run(self) -> None:
         """Work until `drain` is called; returns when everything in hand is ended or handed back."""
@@ -78,6 +82,7 @@ class Worker:
                 for work in self.kinds:
                     group.create_task(self._keep_consuming(work))
                 group.create_task(self._keep_sweeping())
+                group.create_task(self._keep_cleaning_up())
         finally:
             await end(late)
 
@@ -108,7 +113,8 @@ class Worker:
 
             @manager.entrypoint(work.value, on_failure="hold")
             async def handle(job: Job) -> None:
-                await self.handle(work, UUID((job.payload or b"").decode()))
+                subject_id = UUID((job.payload or b"").decode())
+                await self.handle(work, subject_id, tries=job.attempts)
 
             async with self._stopping_with_us(manager):
                 await manager.run(
@@ -142,20 +148,23 @@ class Worker:
         finally:
             await end(stopper)
 
-    async def handle(self, work: Work, subject_id: UUID) -> None:
-        """One job: wait for a turn, then one run. Raises RetryRequested when it must come again."""
+    async def handle(self, work: Work, subject_id: UUID, *, tries: int = 0) -> None:
+        """One job: wait for a turn, then one run. Raises RetryRequested when it must come again.
+
+        *tries*: how often this job has come again already.
+        """
         async with self.turns[work]:
             if self.draining.is_set():
                 again: Again | None = Again(reason="stopping")
             else:
-                again = await self._again(work, subject_id)
+                again = await self._again(work, subject_id, tries)
         if again is not None:
             raise RetryRequested(delay=again.delay, reason=again.reason)
 
-    async def _again(self, work: Work, subject_id: UUID) -> Again | None:
+    async def _again(self, work: Work, subject_id: UUID, tries: int) -> Again | None:
         if work is Work.PURGE:
-            wait = await purge(subject_id, self.ports)
-            return None if wait is None else Again(delay=wait, reason="store_unreachable")
+            wait = await purge(subject_id, self.ports, tries=tries)
+            return None if wait is None else Again(delay=wait, reason="not_erased")
         return await run(work, subject_id, self.ports, stopping=self.stopping)
 
     async def _keep_sweeping(self) -> None:
@@ -179,7 +188,24 @@ class Worker:
             late = await avatars.unanswered_by_fitter(conn, since=now - self.limits.fitting_timeout)
             for avatar_id in late:
                 await self._end_unfitted(conn, avatar_id)
-        await sweep_orphans(self.ports)
+            await self._sweep_objects(conn)
+        await clear_scratch()
+
+    async def _keep_cleaning_up(self) -> None:
+        """Beside the sweeping: a backlog of what is past its time must not hold that up."""
+        while not self.draining.is_set():
+            try:
+                await self.retention.take_turn(self.draining)
+            except DATABASE_AWAY as exc:
+                log.warning("retention_failed", error=story_of(exc))
+            await self._pause(INTERVAL_S)
+
+    async def _sweep_objects(self, conn: Conn) -> None:
+        """Have those erased that nobody comes back for: a writer died, or the store was away."""
+        left = await blobs.unerased(conn)
+        await blobs.release(conn, left)
+        if left:
+            log.warning("objects_left_behind", objects=len(left))
 
     async def _end_unfitted(self, conn: Conn, avatar_id: UUID) -> None:
         now = self.ports.clock()

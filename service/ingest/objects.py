@@ -1,7 +1,8 @@
 """Objects of a run in the store: known to the database before their first byte."""
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 from uuid import UUID
 
@@ -9,11 +10,19 @@ import structlog
 
 from service.db import blobs
 from service.db.blobs import Writer
-from service.db.types import Pool
+from service.db.claims import ClaimLostError
+from service.db.types import DATABASE_AWAY, Pool
 from service.domain import Run
 from service.errors import FailureCode, InternalError, UnavailableError
 from service.ids import new_id
-from storage.store import AssetStore, StoreError, StoreUnavailableError
+from service.logs import story_of
+from storage.store import (
+    AssetStore,
+    ChecksumMismatchError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 
 log = structlog.get_logger()
 
@@ -36,31 +45,80 @@ async def begin_object(writer: Writer, shelf: Shelf) -> tuple[UUID, str]:
     return blob_id, blob_id.hex
 
 
+@contextlib.asynccontextmanager
+async def erased_on_error(shelf: Shelf, blob_id: UUID, key: str) -> AsyncIterator[None]:
+    """Around a put: when that fails, nothing of it stays.
+
+    A put that was cut off, or whose store went silent, may still succeed over there: its object
+    is erased once more when it cannot, by the next run of its row or by the sweeper.
+    """
+    try:
+        yield
+    except ClaimLostError:  # then there is no next run, and its put was stopped
+        await erase(shelf, blob_id, key, ended=False)
+        raise
+    except (StoreUnavailableError, UnavailableError, asyncio.CancelledError):
+        raise
+    except Exception:
+        await erase(shelf, blob_id, key)
+        raise
+
+
 async def clear_abandoned(run: Run, shelf: Shelf) -> None:
     """Delete objects that earlier runs of this row began, or that a twin made needless."""
     async with shelf.pool.acquire() as conn:
-        left = await blobs.abandoned(conn, run.id)
-    for blob_id, key in left:
-        await erase(shelf, blob_id, key)
+        left = await blobs.abandoned(conn, run)
+    for blob in left:
+        await _delete(shelf, blob.id, blob.key, ended=not blob.may_come_back)
 
 
-async def erase(shelf: Shelf, blob_id: UUID, key: str) -> None:
-    """Delete an object and forget it; while the store is away its row stays, to be found again."""
+async def erase(shelf: Shelf, blob_id: UUID, key: str, *, ended: bool = True) -> None:
+    """Erase an object, unless the database says that it counts: a commit may be in doubt to us.
+
+    Also one that the database forgot. *ended*: its put is over, so that nothing brings it back.
+    What cannot be done now is done by the sweeper.
+    """
+    try:
+        async with shelf.pool.acquire() as conn:
+            given_up = await blobs.give_up(conn, blob_id)
+        if given_up:
+            await _delete(shelf, blob_id, key, ended=ended)
+    except DATABASE_AWAY as exc:
+        log.warning("object_left_behind", key=key, error=story_of(exc))
+
+
+async def _delete(shelf: Shelf, blob_id: UUID, key: str, *, ended: bool) -> None:
+    """Delete the object of a discarded blob; a store that is away is asked again by a job."""
     try:
         await shelf.store.delete(key)
     except StoreUnavailableError as exc:
-        log.warning("object_left_behind", key=key, error=repr(exc))
+        log.warning("object_left_behind", key=key, error=story_of(exc))
+        async with shelf.pool.acquire() as conn:
+            await blobs.release(conn, [blob_id])
         return
     async with shelf.pool.acquire() as conn:
-        await blobs.forget(conn, blob_id)
+        await blobs.forget(conn, blob_id, ended=ended)
 
 
 @contextlib.contextmanager
 def store_errors() -> Iterator[None]:
-    """What a store raises while a run uses it, as errors of ours."""
+    """What a store raises while a run uses it, as errors of ours.
+
+    ChecksumMismatchError stays what it is, and counts as a failure: bytes that were read wrong may
+    be read right the next time, but they are never judged.
+    """
     try:
         yield
     except StoreUnavailableError as exc:
-        raise UnavailableError(FailureCode.INTERNAL, "our store did not answer") from exc
-    except StoreError as exc:  # gone, or no longer the bytes that we took in
+        raise away(exc) from exc
+    except ChecksumMismatchError:
+        raise
+    except StoreError as exc:
         raise InternalError(FailureCode.INTERNAL, "the stored bytes cannot be read") from exc
+
+
+def away(error: StoreUnavailableError) -> UnavailableError:
+    """Our store cannot do it now: nothing is said of the source."""
+    is_full = isinstance(error, StoreFullError)
+    detail = "our store is full" if is_full else "our store did not answer"
+    return UnavailableError(FailureCode.INTERNAL, detail)

@@ -2,31 +2,46 @@
 
 from uuid import UUID
 
-from service.db import assets, avatars, blobs
+import structlog
+
+from service.db import assets, avatars, blobs, measurements
 from service.db.claims import ClaimLostError
+from service.db.types import Conn
 from service.domain import AssetRun
 from service.errors import (
     FailureCode,
     IngestError,
     InternalError,
     SourceError,
-    UnavailableError,
 )
 from service.events.outbox import unit_of_work
 from service.fetch.refusals import REFUSALS, log_refused
-from service.ingest.objects import begin_object, clear_abandoned, erase, store_errors
+from service.ingest.objects import (
+    away,
+    begin_object,
+    clear_abandoned,
+    erase,
+    erased_on_error,
+    store_errors,
+)
 from service.ingest.ports import Ports
 from service.ingest.progress import reporting
 from service.ingest.settle import settle_failed, settle_judged, settle_stored
 from service.sealing import SealBrokenError, Sealer
+from service.telemetry import FACTS_REUSED
 from storage.store import (
     ChecksumMismatchError,
     StoredAsset,
     StoreUnavailableError,
     TooLargeError,
 )
-from validators.inspect import inspect
-from validators.policy import POLICIES, PolicyName
+from validators import rules
+from validators.encoding import StaleFactsError, decode_facts
+from validators.facts import Facts
+from validators.inspect import measure
+from validators.policy import POLICIES, Policy, PolicyName
+
+log = structlog.get_logger()
 
 
 async def fetch(run: AssetRun, ports: Ports) -> None:
@@ -40,14 +55,9 @@ async def fetch(run: AssetRun, ports: Ports) -> None:
     url = _unsealed(sealed.url, ports.sealer)
     await clear_abandoned(run, ports)
     blob_id, key = await begin_object(run, ports)
-    stored = await _stream(run, ports, url, key, expected_sha256=sealed.expected_sha256)
-    try:
-        kept = await _keep(run, ports, blob_id, stored)
-    except ClaimLostError:  # whoever overtook us may have forgotten this key already
-        await erase(ports, blob_id, key)
-        raise
-    if kept != blob_id:
-        await clear_abandoned(run, ports)
+    async with erased_on_error(ports, blob_id, key):
+        stored = await _stream(run, ports, url, key, expected_sha256=sealed.expected_sha256)
+    await keep(run, ports, blob_id, stored)
 
 
 def _unsealed(sealed: bytes, sealer: Sealer) -> str:
@@ -58,7 +68,18 @@ def _unsealed(sealed: bytes, sealer: Sealer) -> str:
         raise InternalError(FailureCode.INTERNAL, detail) from exc
 
 
-async def _keep(run: AssetRun, ports: Ports, blob_id: UUID, stored: StoredAsset) -> UUID:
+async def keep(run: AssetRun, ports: Ports, blob_id: UUID, stored: StoredAsset) -> None:
+    """Make what *run* has stored count, or erase it; raise ClaimLostError if it was overtaken."""
+    try:
+        kept = await _settle(run, ports, blob_id, stored)
+    except ClaimLostError:  # whoever overtook us may have forgotten this key already
+        await erase(ports, blob_id, stored.key)
+        raise
+    if kept != blob_id:  # by its own name: the next run of the row may have begun
+        await erase(ports, blob_id, stored.key)
+
+
+async def _settle(run: AssetRun, ports: Ports, blob_id: UUID, stored: StoredAsset) -> UUID:
     async with ports.pool.acquire() as conn:
         now = ports.clock()
         async with unit_of_work(conn, now=now) as work:
@@ -94,7 +115,7 @@ async def _stream(
         except ChecksumMismatchError as exc:
             raise SourceError(FailureCode.SOURCE_CHECKSUM_MISMATCH) from exc
         except StoreUnavailableError as exc:
-            raise UnavailableError(FailureCode.INTERNAL, "our store did not answer") from exc
+            raise away(exc) from exc
 
 
 def _log_if_refused(error: SourceError, run: AssetRun, url: str) -> None:
@@ -115,17 +136,43 @@ async def judge(run: AssetRun, ports: Ports) -> None:
     """
     async with ports.pool.acquire() as conn:
         kept = await assets.bytes_of(conn, run)
-    policy = POLICIES[PolicyName(kept.policy)]
+        policy = POLICIES[PolicyName(kept.policy)]
+        measured_by = ports.measured_by(policy)
+        facts = await _known_facts(conn, run, kept, measured_by)
+    if facts is None:
+        facts = await _measured(run, ports, kept, policy)
+    verdict = rules.judge(facts, policy)
+    # what a tool was stopped at may be measured by another machine, or a calmer one
+    name = None if facts.strained else measured_by
+    async with ports.pool.acquire() as conn:
+        await settle_judged(conn, run, verdict, facts, measured_by=name, now=ports.clock())
+
+
+async def _known_facts(
+    conn: Conn, run: AssetRun, kept: assets.StoredBytes, measured_by: str | None
+) -> Facts | None:
+    """What the same instruments measured of the same bytes before, for this organisation."""
+    known = await measurements.known_facts(conn, run, sha256=kept.sha256, measured_by=measured_by)
+    if known is None:
+        return None
+    try:
+        facts = decode_facts(known)
+    except StaleFactsError:
+        return None
+    log.info("facts_reused")
+    FACTS_REUSED.inc()
+    return facts
+
+
+async def _measured(run: AssetRun, ports: Ports, kept: assets.StoredBytes, policy: Policy) -> Facts:
     with store_errors():
         async with (
             ports.store.local_copy(kept.key, sha256=kept.sha256) as path,
             reporting(run, ports.pool, "inspecting", "s") as report,
         ):
-            inspection = await inspect(
-                path, run.kind, policy, ports.tools, on_progress=report.stage
+            return await measure(
+                path, run.kind, ports.tools, policy=policy, on_progress=report.stage
             )
-    async with ports.pool.acquire() as conn:
-        await settle_judged(conn, run, inspection.verdict, inspection.facts, now=ports.clock())
 
 
 async def give_up(run: AssetRun, ports: Ports, error: IngestError) -> None:

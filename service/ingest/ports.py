@@ -14,6 +14,7 @@ from validators.derive.derived import Derived
 from validators.derive.recipes import Recipe
 from validators.facts import Facts, Kind
 from validators.inspect import Tools
+from validators.instruments import Instruments
 from validators.pairs import Judged
 from validators.policy import Policy
 from validators.verdict import PairVerdict
@@ -51,3 +52,7 @@ class Ports:
     derive: Derive
     max_bytes: Mapping[Kind, int]
     clock: Callable[[], datetime]
+    instruments: Instruments | None = None  # None: what was measured is not used again
+
+    def measured_by(self, policy: Policy) -> str | None:
+        return self.instruments.measured_by(policy) if self.instruments else None

@@ -11,6 +11,7 @@ from service.domain import Run
 from service.tasks import end
 
 PROGRESS_INTERVAL_S = 0.5
+ASKED_EVERY = 4  # intervals without progress: whether the row is still there, and ours
 
 
 class Report:
@@ -29,22 +30,37 @@ class Report:
 
 @contextlib.asynccontextmanager
 async def reporting(run: Run, pool: Pool, stage: str, unit: str) -> AsyncIterator[Report]:
-    """A report for *run* that a task writes down for as long as this is open."""
-    report = Report(stage, unit)
-    task = asyncio.create_task(_keep_reporting(run, pool, report))
+    """A report for *run* that a task writes down for as long as this is open.
+
+    Raises ClaimLostError, in the middle of whatever the run does, when its row was deleted or
+    taken over: nobody wants the rest.
+    """
+    report, wanted = Report(stage, unit), asyncio.timeout(None)
     try:
-        yield report
-    finally:
-        await end(task)
+        async with wanted:
+            task = asyncio.create_task(_keep_reporting(run, pool, report, wanted))
+            try:
+                yield report
+            finally:
+                await end(task)
+    except TimeoutError as exc:
+        if wanted.expired():
+            raise ClaimLostError(str(run.id)) from exc
+        raise
 
 
-async def _keep_reporting(run: Run, pool: Pool, report: Report) -> None:
-    """Write progress down. Stops quietly when that fails: what matters, the run hears itself."""
-    kept = None
-    with contextlib.suppress(ClaimLostError, *DATABASE_AWAY):
+async def _keep_reporting(run: Run, pool: Pool, report: Report, wanted: asyncio.Timeout) -> None:
+    """Write progress down. A database that is away stops it quietly: the run will hear itself."""
+    kept, unchanged = None, 0
+    with contextlib.suppress(*DATABASE_AWAY):
         while True:
-            if kept != report.newest:
+            unchanged = 0 if kept != report.newest else unchanged + 1
+            if unchanged % ASKED_EVERY == 0:
                 kept = report.newest
-                async with pool.acquire() as conn:
-                    await claims.keep_progress(conn, run, kept)
+                try:
+                    async with pool.acquire() as conn:
+                        await claims.keep_progress(conn, run, kept)
+                except ClaimLostError:
+                    wanted.reschedule(asyncio.get_running_loop().time())
+                    return
             await asyncio.sleep(PROGRESS_INTERVAL_S)

@@ -3,6 +3,7 @@
     settled       the work is done, or given up for good
     overtaken     another run holds the claim: write nothing
     later         the source may answer another time
+    waiting       a part of ours is away: again, for a quarter of an hour
     failure       ffmpeg, the analysis child or our own code died: again, three times at most
     handed back   the process is stopping, or its host is busy: nothing is counted
     lost          the process or its database died: the next run finds the claim open and counts it
@@ -26,18 +27,21 @@ from service.db import assets, avatars, claims
 from service.db.claims import ClaimLostError
 from service.db.types import DATABASE_UNREACHABLE, Conn
 from service.domain import (
+    MAX_ATTEMPTS,
     MAX_FAILURES,
+    MAX_WAITS,
     AssetRun,
     AvatarRun,
+    Origin,
     Run,
     Work,
     next_attempt_at,
     worn_out,
 )
-from service.errors import HostBusyError, IngestError
-from service.ingest import derivation, pipeline
+from service.errors import HostBusyError, IngestError, UnavailableError
+from service.ingest import adopt, derivation, pipeline, rebuild
 from service.ingest.ports import Ports
-from service.ingest.settle import internal_failure
+from service.ingest.settle import DerivedGoneError, internal_failure
 from service.logs import story_of
 from service.tasks import end
 from service.telemetry import JOBS
@@ -76,11 +80,24 @@ class Craft(Generic[AnyRun]):
         return Claimed(run=run, step=partial(self.step, run), give_up=partial(self.give_up, run))
 
 
-def _on_asset(work: Work, step: Callable[[AssetRun, Ports], Awaitable[None]]) -> Craft[AssetRun]:
+GiveUp = Callable[[AssetRun, Ports, IngestError], Awaitable[None]]
+
+
+async def _take_in(run: AssetRun, ports: Ports) -> None:
+    """Get the bytes: from a URL, or from where an upload has put them."""
+    take = adopt.adopt if run.origin is Origin.UPLOAD else pipeline.fetch
+    await take(run, ports)
+
+
+def _on_asset(
+    work: Work,
+    step: Callable[[AssetRun, Ports], Awaitable[None]],
+    give_up: GiveUp = pipeline.give_up,
+) -> Craft[AssetRun]:
     async def claim(conn: Conn, asset_id: UUID, now: datetime) -> AssetRun | None:
         return await assets.start_run(conn, asset_id, work, now=now)
 
-    return Craft(subject="asset_id", claim=claim, step=step, give_up=pipeline.give_up)
+    return Craft(subject="asset_id", claim=claim, step=step, give_up=give_up)
 
 
 async def _claim_avatar(conn: Conn, avatar_id: UUID, now: datetime) -> AvatarRun | None:
@@ -88,7 +105,7 @@ async def _claim_avatar(conn: Conn, avatar_id: UUID, now: datetime) -> AvatarRun
 
 
 CRAFTS: Mapping[Work, Craft[AssetRun] | Craft[AvatarRun]] = {
-    Work.FETCH: _on_asset(Work.FETCH, pipeline.fetch),
+    Work.FETCH: _on_asset(Work.FETCH, _take_in, adopt.give_up),
     Work.INSPECT: _on_asset(Work.INSPECT, pipeline.judge),
     Work.DERIVE: Craft(
         subject="avatar_id",
@@ -96,6 +113,7 @@ CRAFTS: Mapping[Work, Craft[AssetRun] | Craft[AvatarRun]] = {
         step=derivation.derive,
         give_up=derivation.give_up,
     ),
+    Work.REBUILD: _on_asset(Work.REBUILD, rebuild.rebuild, rebuild.give_up),
 }
 
 
@@ -158,6 +176,8 @@ class _Attempt:
             raise
         except HostBusyError:
             return await self._hand_back("host_busy", delay=HOST_PAUSE)
+        except DerivedGoneError:
+            return await self._hand_back("derived_asset_gone")
         except IngestError as error:
             return await self._after_error(error)
         except Exception as error:  # noqa: BLE001 - a bug, or a child that died, costs one run
@@ -177,33 +197,42 @@ class _Attempt:
         return Again(delay=delay, reason=reason)
 
     async def _after_error(self, error: IngestError) -> Again | None:
-        """A source that failed: again later if that may help, else for good."""
-        now = self.ports.clock()
+        """A source that failed, or a part of ours: again later if that may help, else for good.
+
+        The two are counted apart: a source gets its attempts however long our store was away.
+        """
+        now, is_ours = self.ports.clock(), isinstance(error, UnavailableError)
         again = next_attempt_at(
-            self.run.attempts + 1,
+            (self.run.waits if is_ours else self.run.attempts) + 1,
             now,
             jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
             deadline=self.run.deadline,
+            most=MAX_WAITS if is_ours else MAX_ATTEMPTS,
         )
         if again is None or not error.retryable:
             await self._give_up(error)
             return None
         async with self.ports.pool.acquire() as conn:
-            await claims.count_attempt(conn, self.run)
-        self._count("later")
+            await (claims.count_wait if is_ours else claims.count_attempt)(conn, self.run)
+        self._count("waiting" if is_ours else "later")
         log.info("run_postponed", code=error.code, until=again.isoformat(), error=story_of(error))
         return Again(delay=again - now, reason=error.code.value)
 
     async def _after_failure(self, error: Exception) -> Again | None:
-        """Something of ours died under the run: again on a fresh child, but not for ever."""
-        log.error("run_failed", failures=self.run.failures + 1, error=story_of(error))
-        if self.run.failures + 1 >= MAX_FAILURES:
+        """Something of ours died under the run: again on a fresh child, but not for ever.
+
+        It is written down before it is logged: whose row was deleted works on bytes that vanish,
+        and that is no failure.
+        """
+        last = self.run.failures + 1 >= MAX_FAILURES
+        if last:
             await self._give_up(internal_failure())
-            return None
-        async with self.ports.pool.acquire() as conn:
-            await claims.count_failure(conn, self.run)
-        self._count("failure")
-        return Again(reason=type(error).__name__)
+        else:
+            async with self.ports.pool.acquire() as conn:
+                await claims.count_failure(conn, self.run)
+            self._count("failure")
+        log.error("run_failed", failures=self.run.failures + 1, error=story_of(error))
+        return None if last else Again(reason=type(error).__name__)
 
     async def _give_up(self, error: IngestError) -> None:
         await self.claimed.give_up(self.ports, error)
@@ -212,6 +241,7 @@ class _Attempt:
             "run_given_up",
             code=error.code,
             attempts=self.run.attempts,
+            waits=self.run.waits,
             failures=self.run.failures,
             losses=self.run.losses,
             error=story_of(error),

@@ -4,9 +4,11 @@ Settling is serial per avatar: the avatars that use an asset are locked first, i
 the asset is written. Two sources that finish together must not each see the other unfinished.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from service.db import assets, avatars, blobs, jobs
@@ -27,7 +29,6 @@ from service.errors import FailureCode, IngestError, InternalError
 from service.events import data
 from service.events.outbox import Subject, UnitOfWork, unit_of_work
 from service.ids import new_id
-from service.ingest.accept import avatar_subject
 from storage.store import StoredAsset
 from validators.derive.recipes import Recipe
 from validators.facts import Facts
@@ -37,12 +38,23 @@ from validators.verdict import Media, PairVerdict, Verdict
 _MOVED_BY_SOURCES = {Status.ACCEPTED, Status.FETCHING, Status.INSPECTING}
 
 
+async def settle_accepted(
+    work: UnitOfWork, avatar: avatars.Avatar, *, now: datetime
+) -> avatars.Avatar:
+    """Move a new avatar on as far as its sources are; some may have been here before it."""
+    to = settle(await avatars.outcomes(work.conn, avatar.id))
+    if to.status is Status.FETCHING:  # a fetch says so itself when it begins
+        return avatar
+    await _settle_avatar(work, avatar, now=now)
+    return await avatars.get(work.conn, avatar.id, organisation_id=None) or avatar
+
+
 async def settle_stored(
     work: UnitOfWork, run: AssetRun, blob_id: UUID, stored: StoredAsset, *, now: datetime
 ) -> None:
     """The bytes are durable: say so, have them inspected, and move the avatars on."""
-    using = await avatars.lock_those_using(work.conn, run.id)
-    await assets.keep_stored(work.conn, run, blob_id, stored)
+    keep = partial(assets.keep_stored, work.conn, run, blob_id, stored)
+    using = await _written(work.conn, run, keep)
     await jobs.enqueue(work.conn, Work.INSPECT, [run.id])
     said = data.AssetStored(
         asset=str(run.id),
@@ -57,8 +69,7 @@ async def settle_stored(
 async def settle_failed(conn: Conn, run: AssetRun, error: IngestError, *, now: datetime) -> None:
     """The bytes cannot be had, or cannot be judged: a failure, not a refusal."""
     async with unit_of_work(conn, now=now) as work:
-        using = await avatars.lock_those_using(conn, run.id)
-        await assets.keep_failed(conn, run, error)
+        using = await _written(conn, run, partial(assets.keep_failed, conn, run, error, now=now))
         said = data.AssetFailed(
             asset=str(run.id),
             kind=run.kind,
@@ -71,12 +82,23 @@ async def settle_failed(conn: Conn, run: AssetRun, error: IngestError, *, now: d
 
 
 async def settle_judged(
-    conn: Conn, run: AssetRun, verdict: Verdict, facts: Facts, *, now: datetime
+    conn: Conn,
+    run: AssetRun,
+    verdict: Verdict,
+    facts: Facts,
+    *,
+    measured_by: str | None = None,
+    now: datetime,
 ) -> None:
-    """The medium was judged: keep the verdict and move the avatars on."""
+    """The medium was judged: keep the verdict and move the avatars on.
+
+    *measured_by* names what measured the facts; None: nobody may judge others by them.
+    """
     async with unit_of_work(conn, now=now) as work:
-        using = await avatars.lock_those_using(conn, run.id)
-        await assets.keep_verdict(conn, run, verdict, facts, now=now)
+        keep = partial(
+            assets.keep_verdict, conn, run, verdict, facts, measured_by=measured_by, now=now
+        )
+        using = await _written(conn, run, keep)
         subject, asset = asset_subject(run), str(run.id)
         summary = data.VerdictSummary(
             verdict=verdict.verdict,
@@ -109,6 +131,10 @@ async def settle_fitted(
     await _fail(work, avatar, to, message, now=now)
 
 
+class DerivedGoneError(Exception):
+    """What another avatar was derived before was to serve ours too, and was deleted with it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     """A derived medium of this run: its bytes are in the store, nothing points to them yet."""
@@ -129,10 +155,12 @@ async def settle_derived(
 ) -> None:
     """The sources go together and all that is *wanted* is there: the fitter may begin.
 
-    What is not *made* was derived before. Raises ClaimLostError if the run was overtaken.
+    What is not *made* was derived before. Raises ClaimLostError if the run was overtaken, and
+    DerivedGoneError: then a new run makes it again.
     """
     async with unit_of_work(conn, now=now) as work:
-        await blobs.lock(conn, (one.stored.sha256 for one in made.values()))
+        digests = (one.stored.sha256 for one in made.values())
+        await blobs.lock(conn, run.organisation_id, digests)
         avatar = await avatars.end_run(conn, run, pairs)
         await assets.lock(conn, {derivation.derived_from for derivation in wanted})
         for derivation in wanted:
@@ -154,8 +182,8 @@ async def _kept(
     existing = await assets.find_derived(conn, derivation)
     if existing is not None:
         return existing
-    if made is None:  # it was there when the run began, and was deleted since
-        raise LookupError(f"{derivation.recipe} is gone")
+    if made is None:
+        raise DerivedGoneError(derivation.recipe.value)
     asset = NewDerived(
         id=new_id(),
         organisation_id=run.organisation_id,
@@ -177,6 +205,28 @@ async def settle_underived(
     async with unit_of_work(conn, now=now) as work:
         avatar = await avatars.end_run(conn, run, pairs)
         await _fail(work, avatar, to, sentence(to.cause or Cause.INTERNAL, to.codes), now=now)
+
+
+class _UsedMeanwhileError(Exception):
+    """An avatar was accepted from the asset after those that use it were locked."""
+
+
+async def _written(
+    conn: Conn, run: AssetRun, keep: Callable[[], Awaitable[None]]
+) -> list[avatars.Avatar]:
+    """Write an asset's row while the avatars that use it are locked, and give those.
+
+    Whoever accepts an avatar from an asset holds its row: so what came in between is seen after
+    the write. Then all is undone and done again, since avatars are locked before assets.
+    """
+    while True:
+        with contextlib.suppress(_UsedMeanwhileError):
+            async with conn.transaction():
+                using = await avatars.lock_those_using(conn, run.id)
+                await keep()
+                if await avatars.ids_using(conn, run.id) - {avatar.id for avatar in using}:
+                    raise _UsedMeanwhileError
+                return using
 
 
 async def _settle_avatars(work: UnitOfWork, using: list[avatars.Avatar], *, now: datetime) -> None:
@@ -228,6 +278,15 @@ async def _fail(
             avatar=data.avatar_ref(avatar.id), cause=cause.value, codes=to.codes
         )
         work.announce(EventType.AVATAR_FAILED, avatar_subject(avatar), said)
+
+
+def avatar_subject(avatar: avatars.Avatar) -> Subject:
+    return Subject(
+        id=avatar.id,
+        organisation_id=avatar.organisation_id,
+        is_avatar=True,
+        traceparent=avatar.traceparent,
+    )
 
 
 def asset_subject(run: AssetRun) -> Subject:

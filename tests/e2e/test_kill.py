@@ -145,13 +145,16 @@ async def deriving(service: Service, avatar: str) -> None:
 
 
 async def assert_whole(pool: Pool, data: Path) -> None:
-    """One of everything that is derived, and no object that nothing points to."""
+    """One of everything that is derived, and no object that nothing points to.
+
+    Of what the killed had begun the row is kept for as long as they might live, not the object.
+    """
     recipes = await pool.fetch("SELECT recipe FROM asset WHERE origin = 'derive' ORDER BY 1")
     assert [row["recipe"] for row in recipes] == ["portrait", "voice_reference"]
     blobs = await pool.fetch("SELECT state, key FROM blob")
-    assert {blob["state"] for blob in blobs} == {"stored"}
+    assert {blob["state"] for blob in blobs} <= {"stored", "discarded"}
     objects = {path.name for path in (data / "assets").iterdir() if path.is_file()}
-    assert objects == {blob["key"] for blob in blobs}
+    assert objects == {blob["key"] for blob in blobs if blob["state"] == "stored"}
 
 
 async def test_killed_in_the_middle_of_a_derivation(dsn: str, tmp_path: Path) -> None:

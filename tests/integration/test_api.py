@@ -5,9 +5,10 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import ClientPayloadError, ClientResponse, ServerDisconnectedError
@@ -127,7 +128,7 @@ def sources(**given: object) -> dict[str, object]:
         (sources(video_url="no url"), "source_url_invalid", "sources.video_url"),
         (sources(video_url="http://169.254.169.254/"), "source_url_forbidden", "sources.video_url"),
         (sources(video_url="file:///etc/passwd"), "source_url_forbidden", "sources.video_url"),
-        (sources(video_id=str(uuid4())), "asset_not_found", "sources.video_id"),
+        (sources(video_id=str(UUID(int=7))), "asset_not_found", "sources.video_id"),
         ([], "invalid_field", None),
     ],
 )
@@ -178,8 +179,8 @@ async def test_a_body_without_a_length_is_capped_while_it_is_read(api: Api) -> N
     [
         ("/nowhere", 404, "not_found", "route_not_found"),
         ("/avatar-profiles/not-an-id", 404, "not_found", "avatar_not_found"),
-        (f"/avatar-profiles/{uuid4()}", 404, "not_found", "avatar_not_found"),
-        (f"/v1/assets/{uuid4()}", 404, "not_found", "asset_not_found"),
+        (f"/avatar-profiles/{UUID(int=7)}", 404, "not_found", "avatar_not_found"),
+        (f"/v1/assets/{UUID(int=7)}", 404, "not_found", "asset_not_found"),
         ("/v1/events?after=!!", 400, "invalid_request", "invalid_cursor"),
         ("/v1/events?limit=0", 422, "unprocessable", "invalid_field"),
         ("/v1/events?type=nope", 422, "unprocessable", "invalid_field"),
@@ -479,16 +480,18 @@ async def test_a_profile_has_a_signed_preview_once_there_is_one(api: Api) -> Non
     await derive_all(api.base.pool, avatar)
     async with api.base.pool.acquire() as conn:
         preview = (await assets.derived_of(conn, avatar.id))[Recipe.PREVIEW]
+    assert preview.derivation is not None
+    made = f"preview of {preview.derivation.derived_from}".encode()  # as tests.rows hashes it
 
     async def body() -> AsyncIterator[bytes]:
-        yield b"abc"
+        yield made
 
     await api.base.store.put(preview.key or "", body())
     profile = await (await api.get(f"/avatar-profiles/{avatar.id}")).json()
     (listed,) = (await (await api.get("/avatar-profiles")).json())["avatar_profiles"]
     for url in (profile["video_preview_url"], listed["video_preview_url"]):
         bytes_ = await api.client.get(url.removeprefix(PUBLIC_URL))  # without a key
-        assert await bytes_.read() == b"abc"
+        assert await bytes_.read() == made
         assert bytes_.headers["Content-Type"] == "video/mp4"
         assert bytes_.headers["Content-Disposition"] == "attachment"
         assert bytes_.headers["X-Content-Type-Options"] == "nosniff"
@@ -593,18 +596,71 @@ async def test_a_signed_url_of_erased_bytes_is_404(api: Api) -> None:
     assert (response.status, (await refusal(response))["code"]) == (404, "asset_not_found")
 
 
-async def test_an_assets_bytes_come_by_a_signed_url_and_cannot_run_anywhere(api: Api) -> None:
+async def stored_asset(api: Api, body: bytes) -> tuple[UUID, str]:
+    """An asset whose bytes are in the store and have the SHA-256 that the database promises: its
+    id and its key.
+    """
     avatar = await add_avatar(api.base.pool)
     await store_all(api.base.pool, avatar)
     asset = (await assets_of(api.base.pool, avatar))["video"]
 
-    async def body() -> AsyncIterator[bytes]:
-        yield b"abc"
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
 
-    await api.base.store.put(asset.key or "", body())
-    response = await api.get(f"/v1/assets/{asset.id}/content")
+    await api.base.store.put(asset.key or "", chunks())
+    for table, column in (("asset", "id"), ("blob", "key")):
+        await api.base.pool.execute(
+            f"UPDATE {table} SET sha256 = $1, size_bytes = $2 WHERE {column} = $3",  # noqa: S608 - literals
+            sha256(body).hexdigest(),
+            len(body),
+            asset.id if table == "asset" else asset.key,
+        )
+    return asset.id, asset.key or ""
+
+
+async def content_path(api: Api, asset_id: UUID) -> str:
+    response = await api.get(f"/v1/assets/{asset_id}/content")
     assert response.status == 307
-    path = response.headers["Location"].removeprefix(PUBLIC_URL)
+    return response.headers["Location"].removeprefix(PUBLIC_URL)
+
+
+async def test_bytes_that_went_wrong_in_the_store_are_cut_off_before_they_are_whole(
+    api: Api,
+) -> None:
+    body = bytes(range(256)) * (3 << 12)  # three blocks
+    asset_id, key = await stored_asset(api, body)
+    path = await content_path(api, asset_id)
+    assert await (await api.client.get(path)).read() == body
+    stored = api.base.settings.data_dir / "assets" / key
+    stored.write_bytes(body[:-1] + b"x")
+    with capture_logs() as records:
+        response = await api.client.get(path)
+        assert response.status == 200
+        with pytest.raises((ClientPayloadError, ServerDisconnectedError)):
+            await response.read()
+    assert "answer_cut" in {record["event"] for record in records}
+    # of a part nothing was promised: it comes as it lies there
+    part = await api.client.get(path, headers={"Range": "bytes=0-9"})
+    assert (part.status, await part.read()) == (206, body[:10])
+
+
+async def test_a_small_file_that_went_wrong_in_the_store_is_503_and_no_byte_of_it_comes(
+    api: Api,
+) -> None:
+    asset_id, key = await stored_asset(api, b"abc")
+    path = await content_path(api, asset_id)
+    for wrong in (b"abd", b"ab", b""):
+        (api.base.settings.data_dir / "assets" / key).write_bytes(wrong)
+        with capture_logs() as records:
+            response = await api.client.get(path)
+            error = await refusal(response)
+        assert (response.status, error["code"]) == (503, "asset_bytes_lost")
+        assert [record["event"] for record in records] == ["asset_damaged"]
+
+
+async def test_an_assets_bytes_come_by_a_signed_url_and_cannot_run_anywhere(api: Api) -> None:
+    asset_id, _ = await stored_asset(api, b"abc")
+    path = await content_path(api, asset_id)
     bytes_ = await api.client.get(path)  # without a key
     assert await bytes_.read() == b"abc"
     assert bytes_.headers["Content-Disposition"] == "attachment"
@@ -617,13 +673,14 @@ async def test_an_assets_bytes_come_by_a_signed_url_and_cannot_run_anywhere(api:
 
 
 class Faulty(MemoryStore):
-    """Gives a few bytes, and then its disk is gone."""
+    """Gives a few bytes and some more, and then its disk is gone."""
 
     async def open(
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
         del key, start, end
         yield b"a"
+        yield b"b"
         raise StoreUnavailableError("the disk is gone")
 
     async def stat(self, key: str) -> AssetStat:

@@ -138,8 +138,8 @@ async def test_bytes_and_name_are_synced_before_put_returns(
         synced.append("named" if (tmp_path / "k").exists() else "nameless")
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", watched)
     async with LocalStore(tmp_path) as store:
+        monkeypatch.setattr(os, "fsync", watched)
         await store.put("k", body(b"abc"))
     assert synced == ["file", "nameless", "directory", "named"]
 

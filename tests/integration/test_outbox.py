@@ -11,7 +11,7 @@ from service.domain import EventType
 from service.events.data import AvatarReady, avatar_ref
 from service.events.feed import FeedWaker
 from service.events.outbox import unit_of_work
-from service.ingest.accept import avatar_subject
+from service.ingest.settle import avatar_subject
 from tests.rows import NOW, add_avatar
 
 

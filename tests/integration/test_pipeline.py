@@ -26,6 +26,7 @@ from service.fetch.source_url import parse_source_url
 from service.ingest.accept import Request, accept
 from service.ingest.jobs import Worker, WorkerLimits
 from service.ingest.ports import Ports
+from service.ingest.retention import Keep
 from service.sealing import Sealer
 from service.times import now_utc
 from storage.local import LocalStore
@@ -42,8 +43,17 @@ from validators.facts import Kind, SpeechFacts
 from validators.inspect import Tools
 from validators.media.sandbox import Limits, Sandbox
 
+AGES = timedelta(days=36_500)  # rows of tests are made at a time of their own
+KEEP = Keep(events=AGES, job_log=AGES, answers=AGES, uploads=AGES, refused=AGES)
 LIMITS = WorkerLimits(
-    concurrency={Work.FETCH: 10, Work.INSPECT: 2, Work.DERIVE: 2, Work.PURGE: 4},
+    concurrency={
+        Work.FETCH: 10,
+        Work.INSPECT: 2,
+        Work.DERIVE: 2,
+        Work.PURGE: 4,
+        Work.REBUILD: 2,
+    },
+    keep=KEEP,
     heartbeat_timeout=timedelta(seconds=6),
     sweep_interval_s=60,  # the sweeper of these tests runs when it is told to
     drain_timeout_s=10,
@@ -440,15 +450,41 @@ async def test_a_source_that_always_ends_early_fails_as_truncated(here: Site) ->
     assert await here.pool.fetchval("SELECT count(*) FROM blob") == 0
 
 
-async def test_a_store_that_is_away_for_a_moment_costs_an_attempt(
+async def test_a_store_that_is_away_for_a_moment_costs_a_wait_and_no_attempt_of_the_source(
     here: Site, tmp_path: Path
 ) -> None:
     here.origin.serves("/a", answer(BODY))
-    await here.create("/a")
+    avatar = await here.create("/a")
+    await here.pool.execute("UPDATE asset SET attempts = 5")
     store = UnsteadyStore(tmp_path / "assets", failing=1)
     async with running(here.worker(Work.FETCH, store=store)):
-        await here.until("SELECT attempts = 1 FROM asset")
+        await here.until("SELECT waits = 1 AND attempts = 5 FROM asset")
         await here.until_asset("stored")
+    asset = await here.asset(avatar)
+    assert (asset["waits"], asset["attempts"]) == (0, 0)  # the inspection has its own patience
+
+
+async def test_a_sources_attempts_do_not_use_up_the_patience_with_our_store(here: Site) -> None:
+    here.origin.serves("/a", in_turn(answer(b"later", status=503), answer(BODY)))
+    await here.create("/a")
+    await here.pool.execute("UPDATE asset SET waits = 19")
+    async with running(here.worker(Work.FETCH)):
+        await here.until("SELECT waits = 19 AND attempts = 1 FROM asset")
+        await here.until_asset("stored")
+
+
+async def test_no_wait_for_our_store_is_planned_for_after_a_signed_url_expires(
+    here: Site, tmp_path: Path
+) -> None:
+    here.origin.serves("/a", answer(BODY))
+    signed_at = now_utc().strftime("%Y%m%dT%H%M%SZ")
+    avatar = await here.create(f"/a?X-Amz-Date={signed_at}&X-Amz-Expires=60&X-Amz-Signature=s")
+    await here.pool.execute("UPDATE asset SET waits = 4, source_expires_at = now() + '10 s'")
+    store = UnsteadyStore(tmp_path / "assets", failing=9)
+    async with running(here.worker(Work.FETCH, store=store)):
+        await here.until_asset("failed")
+    assert (await here.asset(avatar))["error_code"] == "internal"
+    assert store.failing == 8
 
 
 async def test_a_store_that_stays_away_is_our_fault_and_not_the_sources(
@@ -456,11 +492,13 @@ async def test_a_store_that_stays_away_is_our_fault_and_not_the_sources(
 ) -> None:
     here.origin.serves("/a", answer(BODY))
     avatar = await here.create("/a")
-    await here.pool.execute("UPDATE asset SET attempts = 5")
+    await here.pool.execute("UPDATE asset SET waits = 19")
     store = UnsteadyStore(tmp_path / "assets", failing=9)
     async with running(here.worker(Work.FETCH, store=store)):
         await here.until_asset("failed")
-    assert (await here.asset(avatar))["error_code"] == "internal"
+    asset = await here.asset(avatar)
+    assert asset["error_code"] == "internal"
+    assert asset["error_message"].endswith("(our store did not answer)")
     assert await here.status(avatar) == ("failed", "internal")
 
 
@@ -475,8 +513,42 @@ async def test_an_expired_url_does_not_hurry_the_inspection_of_bytes_that_are_st
     await here.pool.execute("UPDATE asset SET source_expires_at = now() - interval '1 day'")
     store = UnsteadyStore(tmp_path / "assets", failing=1)
     async with running(here.worker(Work.INSPECT, store=store)):
-        await here.until("SELECT attempts = 1 FROM asset")
+        await here.until("SELECT waits = 1 FROM asset")
         await here.until_asset("rejected")
+
+
+class Misreading(LocalStore):
+    """A store that gives a wrong byte in its next *misread* loans."""
+
+    def __init__(self, root: Path, *, misread: int) -> None:
+        super().__init__(root)
+        self.misread = misread
+
+    @asynccontextmanager
+    async def local_copy(self, key: str, *, sha256: str) -> AsyncIterator[Path]:
+        if self.misread:
+            self.misread -= 1
+            sha256 = "0" * 64
+        async with super().local_copy(key, sha256=sha256) as path:
+            yield path
+
+
+@pytest.mark.parametrize(("misread", "state"), [(2, "rejected"), (9, "failed")])
+async def test_bytes_that_are_read_wrong_are_read_again_and_never_judged(
+    here: Site, tmp_path: Path, misread: int, state: str
+) -> None:
+    here.origin.serves("/a", answer(b"\x01\x02\x03" * 1000))
+    avatar = await here.create("/a")
+    store = Misreading(tmp_path / "assets", misread=misread)
+    async with running(here.worker(Work.FETCH, Work.INSPECT, store=store)):
+        await here.until_asset(state)
+    judged = await here.pool.fetchval("SELECT count(*) FROM verdict")
+    if state == "rejected":
+        assert (judged, store.misread) == (1, 0)
+        return
+    assert (judged, store.misread) == (0, 6)
+    assert (await here.asset(avatar))["error_code"] == "internal"
+    assert await here.status(avatar) == ("failed", "internal")
 
 
 async def test_a_sealed_url_of_a_dropped_key_does_not_stop_the_worker(here: Site) -> None:

@@ -28,8 +28,8 @@ from service.domain import Status, Work
 from service.errors import FailureCode, InternalError
 from service.fetch.limits import FetchLimits
 from service.ids import parse_id
+from service.ingest.receiving import receiving
 from service.ingest.settle import settle_failed
-from service.ingest.uploads import ORPHANED_AFTER, receiving, sweep_orphans
 from storage.local import LocalStore
 from storage.store import StoredAsset, StoreUnavailableError
 from tests.api import Api, running_api, settings_for
@@ -422,7 +422,7 @@ class SweptStore(LocalStore):
         async with self.pool.acquire() as conn:
             assert await blobs.give_up(conn, UUID(key))
             if self.forgotten:
-                await blobs.forget(conn, UUID(key))
+                await blobs.forget(conn, UUID(key), ended=True)
         return stored
 
 
@@ -437,6 +437,17 @@ async def test_bytes_that_were_swept_meanwhile_make_no_avatar_and_do_not_stay(
         await assert_nothing_is_left(api)
 
 
+async def swept(api: Api, pool: Pool) -> None:
+    """A worker sweeps, and erases what it finds."""
+    async with site(pool, api.base.settings.data_dir) as here:
+        worker = here.worker(Work.PURGE)
+        await worker.sweep()
+        async with running(worker):
+            await here.until(
+                "SELECT NOT EXISTS (SELECT 1 FROM pgqueuer WHERE entrypoint = 'purge')"
+            )
+
+
 async def test_an_upload_whose_process_died_is_found_and_erased(api: Api, pool: Pool) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield png()
@@ -444,17 +455,17 @@ async def test_an_upload_whose_process_died_is_found_and_erased(api: Api, pool: 
     lost = receiving(api.base, "acme")
     upload = await lost.__aenter__()
     await upload.keep(body(), max_bytes=CAP_BYTES)  # and then nothing: no commit, no clean-up
-    await sweep_orphans(api.base)
+    await swept(api, pool)
     assert len(await objects(api)) == 1  # its request may still run
     await api.base.pool.execute(
-        "UPDATE blob SET created_at = now() - $1::interval", ORPHANED_AFTER + timedelta(minutes=1)
+        "UPDATE blob SET created_at = now() - $1::interval",
+        blobs.WRITTEN_WITHIN + timedelta(minutes=1),
     )
-    async with site(pool, api.base.settings.data_dir) as here:
-        await here.worker().sweep()
+    await swept(api, pool)
     await assert_nothing_is_left(api)
 
 
-async def test_a_sweep_leaves_what_counts_and_what_is_in_work(api: Api) -> None:
+async def test_a_sweep_leaves_what_counts_and_what_is_in_work(api: Api, pool: Pool) -> None:
     await send(api, IMAGE)
     await api.post(
         "/avatar-profiles/create",
@@ -465,18 +476,14 @@ async def test_a_sweep_leaves_what_counts_and_what_is_in_work(api: Api) -> None:
         "INSERT INTO blob (id, organisation_id, key, written_for) VALUES ($1, 'acme', 'k', $1)",
         pending,
     )
-    await api.base.pool.execute("UPDATE blob SET created_at = now() - interval '2 hours'")
-    await sweep_orphans(api.base)
-    assert await count(api, "blob") == 2
-    await api.base.pool.execute(  # its fetch is over: nobody will come back for the object
-        """
-        WITH unused AS (DELETE FROM source WHERE asset_id = $1)
-        DELETE FROM asset WHERE id = $1
-        """,
-        pending,
+    await api.base.pool.execute(
+        "UPDATE blob SET created_at = now() - interval '2 hours' WHERE state = 'stored'"
     )
-    await sweep_orphans(api.base)
-    assert await count(api, "blob") == 1
+    await swept(api, pool)
+    assert await count(api, "blob") == 2
+    await api.base.pool.execute("UPDATE blob SET created_at = now() - interval '2 hours'")
+    await swept(api, pool)  # no run takes as long: nobody will come back for the object
+    assert await api.base.pool.fetchval("SELECT string_agg(state, ' ') FROM blob") == "stored"
 
 
 async def test_bytes_whose_commit_is_in_doubt_are_erased_only_if_they_do_not_count(

@@ -16,12 +16,16 @@ from service.telemetry import (
     ANALYSIS_RESTARTS,
     EGRESS_EXCEPTIONS,
     EGRESS_REFUSED,
+    ERASURE_AGE,
+    FACTS_REUSED,
     HTTP_REQUESTS,
     HTTP_SECONDS,
     JOBS,
+    OBJECTS_TO_ERASE,
     POSTGRES_RESTARTS,
     QUEUE_AGE,
     QUEUE_DEPTH,
+    RETENTION,
     SANDBOX_LAYER,
 )
 from validators.facts import Kind
@@ -190,8 +194,10 @@ def test_every_command_is_listed() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    metrics = (HTTP_REQUESTS, HTTP_SECONDS, JOBS, EGRESS_REFUSED, EGRESS_EXCEPTIONS)
-    gauges = (QUEUE_DEPTH, QUEUE_AGE, ANALYSIS_RESTARTS, POSTGRES_RESTARTS, SANDBOX_LAYER)
+    http = (HTTP_REQUESTS, HTTP_SECONDS)
+    metrics = (*http, JOBS, FACTS_REUSED, RETENTION, EGRESS_REFUSED, EGRESS_EXCEPTIONS)
+    queue = (QUEUE_DEPTH, QUEUE_AGE, OBJECTS_TO_ERASE, ERASURE_AGE)
+    gauges = (*queue, ANALYSIS_RESTARTS, POSTGRES_RESTARTS, SANDBOX_LAYER)
     there = {family.name for metric in (*metrics, *gauges) for family in metric.describe()}
     text = (ROOT / "docs/howto/operate.md").read_text()
     named = {name.removesuffix("_total") for name in re.findall(r"`(greenroom_\w+)", text)}

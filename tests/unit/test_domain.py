@@ -11,9 +11,11 @@ from service.domain import (
     MAX_ATTEMPTS,
     MAX_FAILURES,
     MAX_LOSSES,
+    MAX_WAITS,
     AssetRun,
     AssetState,
     Cause,
+    Origin,
     SourceOutcome,
     Status,
     is_ours,
@@ -114,6 +116,7 @@ def run(*, failures: int = 0, losses: int = 0) -> AssetRun:
         id=UUID(int=1),
         organisation_id="acme",
         kind=Kind.VIDEO,
+        origin=Origin.FETCH,
         claim=1,
         attempts=0,
         failures=failures,
@@ -148,6 +151,18 @@ def test_jitter_stretches_a_pause_by_at_most_half(attempts: int, jitter: float) 
 @given(st.integers(MAX_ATTEMPTS, 1000))
 def test_attempts_run_out(attempts: int) -> None:
     assert next_attempt_at(attempts, NOW, jitter=0, deadline=None) is None
+
+
+def test_pauses_for_a_part_of_ours_grow_to_a_minute_and_make_a_quarter_of_an_hour() -> None:
+    def pause_s(waits: int) -> float | None:
+        at = next_attempt_at(waits, NOW, jitter=0, deadline=None, most=MAX_WAITS)
+        return None if at is None else (at - NOW).total_seconds()
+
+    pauses = [pause_s(waits) for waits in range(1, MAX_WAITS)]
+    assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert max(pause or 0 for pause in pauses) == 60
+    assert 14 * 60 <= sum(pause or 0 for pause in pauses) <= 15 * 60
+    assert pause_s(MAX_WAITS) is None
 
 
 def test_no_attempt_is_made_at_or_after_the_deadline() -> None:

@@ -15,11 +15,13 @@ from service.errors import FAILURES, FailureCode
 from service.events.cloudevents import cloud_event, schema_path
 from service.events.data import (
     DATA_OF,
+    AssetDeleted,
     AssetFailed,
     AssetReady,
     AssetRejected,
     AssetStored,
     AvatarCreated,
+    AvatarDeleted,
     AvatarFailed,
     AvatarReady,
     AvatarReadyForFitting,
@@ -91,6 +93,8 @@ EXAMPLES: dict[EventType, EventData] = {
     EventType.AVATAR_FAILED: AvatarFailed(
         avatar=avatar_ref(ID), cause=Cause.REJECTED.value, codes=EVERY_CODE * 3
     ),
+    EventType.AVATAR_DELETED: AvatarDeleted(avatar=avatar_ref(ID)),
+    EventType.ASSET_DELETED: AssetDeleted(asset=str(ID), kind=Kind.VIDEO),
 }
 
 every_type = pytest.mark.parametrize("type_", EventType)

@@ -71,6 +71,8 @@ def test_every_mistake_is_reported_together() -> None:
         ("fetch_idle_timeout_s", "0"),
         ("fetch_idle_timeout_s", "inf"),
         ("fetch_idle_timeout_s", "soon"),
+        ("fetch_total_timeout_s", "1800.1"),  # or what is still written would be swept away
+        ("body_total_timeout_s", "3600"),
         ("inspect_concurrency", "0"),
         ("secret_keys", ","),
         ("secret_keys", " , "),
@@ -250,3 +252,25 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
     assert Settings.from_environ({"GREENROOM_DATABASE_URL": "", "GREENROOM_MODELS_DIR": ""}) == (
         Settings()
     )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "complaint"),
+    [
+        ({"S3_BUCKET": "b", "S3_ACCESS_KEY_ID": "k"}, "S3_SECRET_ACCESS_KEY: give both or none"),
+        ({"S3_BUCKET": "b", "S3_SECRET_ACCESS_KEY": "s"}, "S3_SECRET_ACCESS_KEY: give both"),
+        ({"S3_ENDPOINT": "http://s3.example"}, "GREENROOM_S3_ENDPOINT: wants GREENROOM_S3_BUCKET"),
+        ({"S3_PATH_STYLE": "1"}, "GREENROOM_S3_PATH_STYLE: wants GREENROOM_S3_BUCKET"),
+        ({"S3_BUCKET": "b", "S3_KMS_KEY_ID": "k"}, "GREENROOM_S3_KMS_KEY_ID: wants"),
+        ({"S3_BUCKET": "b", "UPLOAD_EXPIRY_S": "604801"}, "UPLOAD_EXPIRY_S: S3 signs for 604800"),
+    ],
+)
+def test_settings_of_s3_that_contradict_each_other_are_named(
+    chosen: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        Settings.from_environ({f"GREENROOM_{name}": value for name, value in chosen.items()})
+
+
+def test_a_bucket_alone_is_enough_for_s3() -> None:
+    assert Settings.from_environ({"GREENROOM_S3_BUCKET": "b"}).s3_bucket == "b"

@@ -57,6 +57,7 @@ class Decoded:
     facts: DecodeFacts
     frames_s: tuple[float, ...] = ()  # when each frame is shown, on the tracks' clock
     abandoned: bool = False
+    strained: bool = False  # stopped for what it used up, or refused memory
 
 
 def frame_size(stream: StreamFacts, *, side: int = FRAME_SIDE) -> tuple[int, int]:
@@ -93,13 +94,16 @@ async def decode(
         )
     except ToolSpentError:  # what no recording of its size demands
         return Decoded(
-            facts=timeline.facts(plan, complete=False), frames_s=tuple(timeline.starts_s)
+            facts=timeline.facts(plan, complete=False),
+            frames_s=tuple(timeline.starts_s),
+            strained=True,
         )
     said = complaints(completed, path)
     return Decoded(
         facts=timeline.facts(plan, complete=completed.succeeded),
         frames_s=tuple(timeline.starts_s),
         abandoned=completed.status != 0 and BROKEN_PIPE in said,
+        strained=completed.refused_memory,
     )
 
 

@@ -36,6 +36,7 @@ class Picture:
     facts: PictureFacts | None  # None: not even the header could be read
     frame: tuple[int, int] | None = None
     unreadable: str | None = None
+    strained: bool = False  # stopped for what it used up, or refused memory
 
 
 async def decode_picture(
@@ -68,12 +69,12 @@ async def decode_picture(
     except ToolSpentError:
         if opened.done():  # then it is our reader that its frame was too much for
             raise
-        opened.set_result(Picture(facts=None, unreadable=UNREADABLE))
+        opened.set_result(Picture(facts=None, unreadable=UNREADABLE, strained=True))
         return
     if opened.done():
         return
     if completed.refused_memory and not completed.starved:  # a chunk's length may say anything
-        opened.set_result(Picture(facts=None, unreadable=UNREADABLE))
+        opened.set_result(Picture(facts=None, unreadable=UNREADABLE, strained=True))
     else:  # it tells bad pictures itself, so its silence is no picture's fault
         last = completed.stderr.strip().rpartition("\n")[2]
         raise ToolCrashedError(f"the picture decoder ended with {completed.status}: {last}")

@@ -37,6 +37,10 @@ PACKET_S = 1.0  # longer than any packet: the last one read may begin so far bef
 class UnreadableError(Exception):
     """The medium cannot be opened. A finding for the caller, not a failure of ours."""
 
+    def __init__(self, why: str, *, strained: bool = False) -> None:
+        super().__init__(why)
+        self.strained = strained  # it took more than it may have, which depends on the machine
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
@@ -140,7 +144,7 @@ async def _report(path: Path, sandbox: Sandbox, argv: list[str]) -> Report:
     try:
         completed = await sandbox.run(argv, reads=[path], cpu_s=OPENING_S)
     except ToolSpentError as exc:
-        raise UnreadableError("The container takes too long to read.") from exc
+        raise UnreadableError("The container takes too long to read.", strained=True) from exc
     return await asyncio.to_thread(_parsed, completed, path)  # a hostile one is long
 
 
@@ -150,7 +154,8 @@ def _parsed(completed: Completed, path: Path) -> Report:
     if completed.stderr or not completed.stdout:  # it gives up silently on some settings of codecs
         complaints(completed, path)
     if completed.status != 0:
-        raise UnreadableError("The container cannot be opened.")
+        why = "The container cannot be opened."
+        raise UnreadableError(why, strained=completed.refused_memory)
     try:
         return Report.model_validate(json.loads(completed.stdout))
     except (ValidationError, ValueError) as exc:
