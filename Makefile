@@ -18,7 +18,7 @@ dev: setup ## Run the whole service on this machine
 	@$(BIN)/greenroom dev
 
 test: setup ## Every test: real Postgres, ffmpeg, models and HTTP
-	$(BIN)/pytest -n $(or $(JOBS),2) --dist loadfile
+	$(BIN)/pytest -n $(or $(JOBS),2) --dist worksteal
 
 test-pyannote: ffmpeg ## The second engine for voices, in an environment with torch
 	@sh tools/test_pyannote.sh $(PYTHON) .venv-pyannote

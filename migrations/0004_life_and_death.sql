@@ -9,7 +9,11 @@ CREATE INDEX avatar_deriving ON avatar (id) WHERE status = 'deriving';
 
 ALTER TABLE source
     DROP CONSTRAINT source_avatar_id_fkey,
-    ADD CONSTRAINT source_avatar_id_fkey FOREIGN KEY (avatar_id) REFERENCES avatar ON DELETE CASCADE;
+    ADD CONSTRAINT source_avatar_id_fkey FOREIGN KEY (avatar_id) REFERENCES avatar ON DELETE CASCADE,
+    -- what an avatar of another policy than its upload's makes of the same facts
+    ADD COLUMN codes    text[],
+    ADD COLUMN document text,
+    ADD CONSTRAINT source_verdict_is_whole CHECK (num_nonnulls(codes, document) IN (0, 2));
 ALTER TABLE derived
     DROP CONSTRAINT derived_avatar_id_fkey,
     ADD CONSTRAINT derived_avatar_id_fkey FOREIGN KEY (avatar_id) REFERENCES avatar ON DELETE CASCADE;
@@ -75,6 +79,7 @@ ALTER TABLE blob
 DROP INDEX blob_unfinished;
 CREATE INDEX blob_unfinished ON blob (written_for) WHERE state IN ('writing', 'discarded');
 CREATE INDEX blob_discarded ON blob (id) WHERE state = 'discarded';
+CREATE INDEX blob_lost ON blob (organisation_id, sha256) WHERE state = 'lost';
 
 -- Where a caller may send one file, by a form that names its key and size. Its id is that of the
 -- asset that it becomes. The row stays until the form has expired, so that what comes late is found.
@@ -104,5 +109,3 @@ CREATE TABLE feed_start (
     CONSTRAINT feed_start_one_row CHECK (only_row)
 );
 INSERT INTO feed_start DEFAULT VALUES;
-CREATE INDEX event_age ON event (time);
-CREATE INDEX event_of_subject ON event (subject_id);

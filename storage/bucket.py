@@ -12,7 +12,13 @@ import aioboto3
 import aiobotocore.session
 import aiohttp
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+)
 from botocore.loaders import Loader, create_loader
 
 from storage.store import (
@@ -124,8 +130,25 @@ class Bucket:
         }
         return {name: value for name, value in chosen.items() if value}
 
-    def form_fields(self) -> dict[str, str]:
-        """The same, as a form has it."""
+    async def form(
+        self, signer: "S3Client", name: str, *, max_bytes: int, valid_s: int
+    ) -> Mapping[str, Any]:
+        """A `url`, and the `fields` with which it takes an object as we would write it."""
+        fields = self._form_fields()
+        async with self.asking():
+            return await signer.generate_presigned_post(
+                self.name,
+                name,
+                Fields=dict(fields),
+                Conditions=[
+                    ["content-length-range", 0, max_bytes],
+                    *({field: value} for field, value in fields.items()),
+                ],
+                ExpiresIn=valid_s,
+            )
+
+    def _form_fields(self) -> dict[str, str]:
+        """What every new object is written with, as a form has it."""
         names = {
             "ServerSideEncryption": "x-amz-server-side-encryption",
             "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
@@ -164,28 +187,37 @@ class Bucket:
         except AssetNotFoundError as exc:
             raise StoreUnavailableError(PUBLIC_NAMES["NoSuchBucket"]) from exc
 
-    async def delete(self, name: str) -> None:
+    async def erase(self, name: str, *, versioned: bool) -> bool:
+        """Delete an object, also where the bucket would only hide it; tell whether it would."""
+        versioned = await self.delete(name) or versioned
+        if versioned:
+            async for version in self.versions(name):
+                if version["Key"] == name:
+                    await self.delete(name, version["VersionId"])
+        return versioned
+
+    async def delete(self, name: str, version: str | None = None) -> bool:
+        """Tell whether only a mark was set."""
+        which = {} if version is None else {"VersionId": version}
         async with self.asking():
-            await self.client.delete_object(**self.target(name))
+            answer = await self.client.delete_object(
+                **self.target(name),
+                **which,  # type: ignore[arg-type]  # optional
+            )
+        return version is None and bool(answer.get("DeleteMarker"))
 
-    async def delete_versions(self, name: str) -> None:
-        """Erase what a bucket with versions only hides when it deletes."""
-        async for version in self._versions(name):
-            async with self.asking():
-                await self.client.delete_object(**self.target(name), VersionId=version["VersionId"])
-
-    async def _versions(self, name: str) -> AsyncIterator[Mapping[str, Any]]:
+    async def versions(self, prefix: str) -> AsyncIterator[Mapping[str, Any]]:
+        """Every version of every object under *prefix*, also marks that one was deleted."""
         after: dict[str, str] = {}
         while True:
             async with self.asking():
                 page = await self.client.list_object_versions(
                     Bucket=self.name,
-                    Prefix=name,
+                    Prefix=prefix,
                     **after,  # type: ignore[arg-type]  # optional
                 )
             for found in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-                if found["Key"] == name:
-                    yield found
+                yield found
             if not page.get("IsTruncated"):
                 return
             after = {
@@ -302,6 +334,8 @@ def answered(exc: ClientError, key: str) -> StoreError:
 
 
 def unanswered(exc: Exception) -> StoreUnavailableError:
-    if isinstance(exc, NoCredentialsError):
+    if isinstance(exc, NoCredentialsError | CredentialRetrievalError):
         return StoreUnavailableError("it has no credentials")
+    if isinstance(exc, ParamValidationError):  # of all that we send only that is not checked yet
+        return StoreUnavailableError("no bucket can have that name")
     return StoreUnavailableError(f"its server does not answer: {type(exc).__name__}")

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -20,7 +19,7 @@ from storage.store import StoreError, StoreUnavailableError, StoreUnsuitableErro
 
 _log = structlog.get_logger(__name__)
 _BYTE = b"1"
-_VALID_FOR = timedelta(minutes=5)
+_VALID_S = 300
 
 
 class Guard(StrEnum):
@@ -46,20 +45,20 @@ async def learn(bucket: Bucket) -> Capabilities:
     StoreUnsuitableError for a server that takes no form posts.
     """
     name = bucket.own_name("probe", secrets.token_hex(8))
+    versioned = False
     try:
         async with bucket.asking():
             put = await bucket.client.put_object(
                 **bucket.target(name), Body=_BYTE, **bucket.written_with()
             )
-        found = Capabilities(
-            guard=await _guard(bucket, name),
-            tags=await _works(_tag(bucket, name)),
-            versioned=put.get("VersionId") not in (None, "", "null"),
-            form_limits=await _form_limits(bucket, name),
-        )
+        versioned = bool(put.get("VersionId"))
+        guard = await _guard(bucket, name)
+        tags = await _works(_tag(bucket, name))
+        form_limits = await _form_limits(bucket, name)
     finally:
         with suppress(StoreError):  # `clear_unfinished` finds it
-            await bucket.delete(name)
+            versioned = await bucket.erase(name, versioned=versioned)
+    found = Capabilities(guard=guard, tags=tags, versioned=versioned, form_limits=form_limits)
     _tell(found)
     return found
 
@@ -141,16 +140,7 @@ async def _form_limits(bucket: Bucket, name: str) -> bool:
 
 async def _post(bucket: Bucket, name: str, data: bytes) -> int:
     """Send a form for one byte, as a caller would; the status of the answer."""
-    made = await bucket.client.generate_presigned_post(
-        bucket.name,
-        name,
-        Fields=bucket.form_fields(),
-        Conditions=[
-            ["content-length-range", 0, len(_BYTE)],
-            *({field: value} for field, value in bucket.form_fields().items()),
-        ],
-        ExpiresIn=int(_VALID_FOR.total_seconds()),
-    )
+    made = await bucket.form(bucket.client, name, max_bytes=len(_BYTE), valid_s=_VALID_S)
     form = aiohttp.FormData(made["fields"])
     form.add_field("file", data, filename="probe")
     trusted = await asyncio.to_thread(_trusted) if made["url"].startswith("https") else True

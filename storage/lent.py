@@ -5,23 +5,20 @@ died: the next start of a store sweeps it.
 """
 
 import asyncio
-import fcntl
 import hashlib
 import io
-import os
-import secrets
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from storage.local import _io
-from storage.multipart import in_any_case, parts
+from storage.disk import BLOCK_BYTES, new_file, on_disk, sweep, write
+from storage.multipart import parts
 from storage.store import StoreError
+from storage.unbroken import in_any_case
 
 PREFIX = "greenroom-lent-"
-BLOCK_BYTES = 1 << 20  # one hop to a thread per block
 
 
 @asynccontextmanager
@@ -30,7 +27,7 @@ async def lent_copy(body: AsyncIterator[bytes]) -> AsyncIterator[tuple[Path, str
 
     Raises StoreFullError when there is no room for it, and what *body* raises.
     """
-    made = asyncio.ensure_future(_io(_create))
+    made = asyncio.ensure_future(on_disk(create))
     try:
         path, file = await asyncio.shield(made)
         yield path, await _fill(file, body)
@@ -38,47 +35,34 @@ async def lent_copy(body: AsyncIterator[bytes]) -> AsyncIterator[tuple[Path, str
         await in_any_case(_remove(made))
 
 
-def sweep() -> None:
+def sweep_copies() -> None:
     """Delete copies that processes of ours left when they died."""
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError), FileIO(path, "rb") as file:  # lent, or gone, or not ours
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+    sweep(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
 
 
 async def _fill(file: FileIO, body: AsyncIterator[bytes]) -> str:
     digest = hashlib.sha256()
     async with aclosing(parts(body, BLOCK_BYTES)) as blocks:
         async for block, _ in blocks:
-            await _io(_write, file, block, digest)
+            await on_disk(_write, file, block, digest)
     return digest.hexdigest()
 
 
 def _write(file: FileIO, block: io.BytesIO, digest: "hashlib._Hash") -> None:
     with block.getbuffer() as view:
         digest.update(view)
-        left = view
-        while left:  # a raw write may be short
-            left = left[file.write(left) :]
+        write(file, view)
 
 
 async def _remove(made: "asyncio.Future[tuple[Path, FileIO]]") -> None:
     with suppress(StoreError):  # it was never made, which was said already
         path, file = await made
-        await _io(_unlink, path, file)
+        await on_disk(_unlink, path, file)
 
 
-def _create() -> tuple[Path, FileIO]:
-    """Make and lock a new file; a sweeper may take it in between, so then make another."""
-    while True:
-        path = Path(tempfile.gettempdir(), PREFIX + secrets.token_hex(16))
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
-        file = FileIO(os.open(path, flags, 0o600), "r+b")
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_nlink:
-                return path, file
-        file.close()
+def create() -> tuple[Path, FileIO]:
+    """A new copy, empty and locked."""
+    return new_file(Path(tempfile.gettempdir()), PREFIX)
 
 
 def _unlink(path: Path, file: FileIO) -> None:

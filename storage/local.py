@@ -9,13 +9,11 @@ Nothing returns before it would outlast a power failure: first the bytes are syn
 their name, then the directory is synced.
 """
 
-import asyncio
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,8 +21,9 @@ from io import FileIO
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Self
 
+from storage.disk import BLOCK_BYTES, new_file, on_disk, sweep, write
 from storage.store import (
     AssetNotFoundError,
     AssetStat,
@@ -33,20 +32,15 @@ from storage.store import (
     Links,
     StoredAsset,
     StoreError,
-    StoreFullError,
     StoreUnavailableError,
     UploadForm,
     capped,
     checked_range,
     valid_key,
 )
+from storage.unbroken import in_any_case
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-BLOCK_BYTES = 1 << 20  # one hop to a thread per block: at 64 KiB the hops cost more than the disk
 PAGE = 1000  # assets per hop while listing
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of link(2), by filesystem
 _PARTIALS = ".partial"  # also the sign that a directory is a store of ours, and not an empty mount
 
@@ -65,9 +59,9 @@ class LocalStore:
 
     async def __aenter__(self) -> Self:
         # what it lends is opened by processes that work elsewhere
-        self._root = await _io(self._root.absolute)
+        self._root = await on_disk(self._root.absolute)
         self._partials = self._root / _PARTIALS
-        await _io(_prepare, self._root, self._partials)
+        await on_disk(_prepare, self._root, self._partials)
         return self
 
     async def __aexit__(
@@ -88,17 +82,18 @@ class LocalStore:
         replace: bool = False,
     ) -> StoredAsset:
         path = self._path(key)
-        if not replace and await _io(path.exists):  # spares the transfer; `commit` is what decides
+        # spares the transfer; `commit` is what decides
+        if not replace and await on_disk(path.exists):
             raise KeyTakenError(key)
         opened = ExitStack()  # filled in the thread, so that cancelling us there loses nothing
         try:
-            partial = await _io(_Partial.create, self._partials, opened)
+            partial = await on_disk(_Partial.create, self._partials, opened)
             async with aclosing(_blocks(capped(body, max_bytes))) as blocks:
                 async for block in blocks:
-                    await _io(partial.write, block)
-            await _io(partial.commit, path, expected_sha256, replace)
+                    await on_disk(partial.write, block)
+            await on_disk(partial.commit, path, expected_sha256, replace)
         finally:
-            await _io(opened.close)
+            await on_disk(opened.close)
         return StoredAsset(key=key, size_bytes=partial.size_bytes, sha256=partial.sha256)
 
     async def copy(self, source: str, key: str, *, max_bytes: int | None = None) -> StoredAsset:
@@ -111,19 +106,19 @@ class LocalStore:
         checked_range(start, end)
         opened = ExitStack()
         try:
-            file = await _io(_open, self._path(key), key, opened)
-            await _io(file.seek, start)
+            file = await on_disk(_open, self._path(key), key, opened)
+            await on_disk(file.seek, start)
             left = None if end is None else end - start
-            while block := await _io(file.read, _at_most(left)):
+            while block := await on_disk(file.read, _at_most(left)):
                 left = None if left is None else left - len(block)
                 yield block
         finally:
-            await _io(opened.close)
+            await on_disk(opened.close)
 
     @asynccontextmanager
     async def local_copy(self, key: str, *, sha256: str) -> AsyncIterator[Path]:
         path = self._path(key)
-        if await _io(_digest, path, key) != sha256:
+        if await on_disk(_digest, path, key) != sha256:
             raise ChecksumMismatchError(key)
         yield path
 
@@ -142,32 +137,33 @@ class LocalStore:
         return self._links.form(key, max_bytes=max_bytes, valid_for=valid_for)
 
     async def stat(self, key: str) -> AssetStat:
-        return await _io(_stat, self._path(key), key)
+        return await on_disk(_stat, self._path(key), key)
 
     async def delete(self, key: str) -> None:
-        await _io(_delete, self._path(key))
+        await on_disk(_delete, self._path(key))
 
     async def list(self, prefix: str = "") -> AsyncIterator[AssetStat]:
         found = _find(self._root, prefix)
-        while page := await _io(_page, found):
+        while page := await on_disk(_page, found):
             for asset in page:
                 yield asset
 
     async def clear_unfinished(self, *, older_than: timedelta) -> int:  # noqa: ARG002 - locks tell
-        return await _io(_sweep, self._partials)
+        return await on_disk(_sweep_all, self._partials)
 
     async def check(self) -> None:
         key = f"check/{secrets.token_hex(8)}"
+        await self.put(key, _once(key.encode()))
         try:
-            await self.put(key, _once(key.encode()))
             async with aclosing(_blocks(self.open(key))) as blocks:
-                read = b"".join([block async for block in blocks])
-            await self.delete(key)
-        except StoreUnavailableError:
-            raise
-        except StoreError as exc:
+                found = b"".join([block async for block in blocks])
+        except AssetNotFoundError as exc:
             raise StoreUnavailableError("a written asset could not be read back") from exc
-        if read != key.encode():
+        except BaseException:
+            await in_any_case(self.delete(key))
+            raise
+        await self.delete(key)
+        if found != key.encode():
             raise StoreUnavailableError("other bytes were read than were written")
 
     def _path(self, key: str) -> Path:
@@ -185,25 +181,17 @@ class _Partial:
 
     @classmethod
     def create(cls, directory: Path, opened: ExitStack) -> "_Partial":
-        """Make and lock a new file; a sweeper may take it in between, so then make another."""
-        while True:
-            path = directory / secrets.token_hex(16)
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            file = FileIO(os.open(path, flags, 0o600), "wb")
-            if _lock(file) and os.fstat(file.fileno()).st_nlink:
-                opened.enter_context(file)
-                opened.callback(path.unlink, missing_ok=True)  # runs before the lock is let go
-                return cls(path=path, file=file, _hash=hashlib.sha256())
-            file.close()
+        path, file = new_file(directory)
+        opened.enter_context(file)
+        opened.callback(path.unlink, missing_ok=True)  # runs before the lock is let go
+        return cls(path=path, file=file, _hash=hashlib.sha256())
 
     @property
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
     def write(self, block: bytes) -> None:
-        left = memoryview(block)
-        while left:  # a raw write may be short, the last one before a full disk for example
-            left = left[self.file.write(left) :]
+        write(self.file, block)
         self._hash.update(block)
         self.size_bytes += len(block)
 
@@ -229,31 +217,6 @@ class _Partial:
         except BaseException:
             path.unlink()
             raise
-
-
-async def _io(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run blocking *call* in a thread, with its OSError as one of ours.
-
-    When we are cancelled the thread goes on: wait for it, or it would still be writing to a
-    descriptor while we clean up, and perhaps to the next file that gets its number.
-    """
-    task = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # retrieved: being cancelled is what the caller hears
-        raise
-    except OSError as exc:
-        raise _ours(exc) from exc
-
-
-def _ours(exc: OSError) -> StoreUnavailableError:
-    kind = StoreFullError if exc.errno in _FULL else StoreUnavailableError
-    return kind(exc.strerror or type(exc).__name__)
 
 
 async def _blocks(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
@@ -285,26 +248,11 @@ def _prepare(root: Path, partials: Path) -> None:
     with suppress(OSError):  # who made it may have died just then, or may be somebody else
         _sync_directory(root.parent)
     _sync_directory(root)
-    _sweep(partials)
+    _sweep_all(partials)
 
 
-def _sweep(partials: Path) -> int:
-    """Delete what no living process writes; tell how many."""
-    swept = 0
-    for path in partials.iterdir():
-        with suppress(FileNotFoundError), FileIO(path, "rb") as file:
-            if _lock(file):
-                path.unlink()
-                swept += 1
-    return swept
-
-
-def _lock(file: FileIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _sweep_all(partials: Path) -> int:
+    return sweep(partials.iterdir())
 
 
 def _open(path: Path, key: str, opened: ExitStack) -> FileIO:

@@ -10,7 +10,7 @@ import io
 import secrets
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,13 @@ from storage.store import (
     StoreError,
     StoreUnavailableError,
 )
+from storage.unbroken import in_any_case
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import CompletedPartTypeDef
 
 _log = structlog.get_logger(__name__)
 
-CLEANUP_S = 10.0  # a put that failed ends this much later at most
 CLAIMS = "claims"
 
 
@@ -95,12 +95,12 @@ class Put:
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     size_bytes: int = 0
     _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    _hashing: "asyncio.Task[None] | None" = None  # of the part that was taken last
 
     async def run(self, body: AsyncIterator[bytes]) -> StoredAsset:
         """Raises as AssetStore.put does."""
         async with aclosing(parts(body, self.bucket.options.part_bytes)) as cut:
             first, is_last = await anext(cut)
-            await self._take(first)
             if is_last:
                 await self._put_whole(first)
             else:
@@ -120,8 +120,15 @@ class Put:
         guarded = self.has.guard is not Guard.NONE and not self.replace
         return {"IfNoneMatch": "*"} if guarded else {}
 
-    async def _take(self, part: io.BytesIO) -> None:
+    def _take(self, part: io.BytesIO) -> "asyncio.Task[None]":
+        """Hash *part*, after those before it, while it is sent and the next one fills."""
         self.size_bytes += part.getbuffer().nbytes
+        self._hashing = asyncio.create_task(self._hash_after(self._hashing, part))
+        return self._hashing
+
+    async def _hash_after(self, before: "asyncio.Task[None] | None", part: io.BytesIO) -> None:
+        if before is not None:
+            await before
         await asyncio.to_thread(_update, self._hash, part)
 
     def _check(self) -> None:
@@ -129,9 +136,10 @@ class Put:
             raise ChecksumMismatchError(self.key)
 
     async def _put_whole(self, body: io.BytesIO) -> None:
+        self.size_bytes = body.getbuffer().nbytes
+        md5 = await asyncio.to_thread(_both, self._hash, body)
         self._check()
         async with self.traffic.slots, self._alone():
-            md5 = await asyncio.to_thread(_md5, body)
             write = self.bucket.client.put_object(
                 **self._target,
                 **self._condition,
@@ -182,7 +190,11 @@ class Put:
         return begun["UploadId"]
 
     async def _abort(self, begun: Awaitable[str]) -> None:
-        await self.bucket.abort(self._target["Key"], await begun)
+        try:
+            upload_id = await begun
+        except StoreError:  # it never began, which was said already
+            return
+        await self.bucket.abort(self._target["Key"], upload_id)
 
     async def _send(
         self, upload_id: str, first: io.BytesIO, rest: AsyncIterator[tuple[io.BytesIO, bool]]
@@ -191,18 +203,18 @@ class Put:
             room=asyncio.Semaphore(self.bucket.options.parts_at_once), slots=self.traffic.slots
         )
         try:
-            await flight.start(self._send_part(upload_id, 1, first))
+            await flight.start(self._send_part(upload_id, 1, first, self._take(first)))
             async for part, _ in rest:
-                await self._take(part)
                 number = len(flight.tasks) + 1
-                await flight.start(self._send_part(upload_id, number, part))
+                await flight.start(self._send_part(upload_id, number, part, self._take(part)))
             return await flight.land()
         finally:
             await flight.stop()
 
     async def _send_part(
-        self, upload_id: str, number: int, part: io.BytesIO
+        self, upload_id: str, number: int, part: io.BytesIO, hashed: "asyncio.Task[None]"
     ) -> "CompletedPartTypeDef":
+        """Its place in flight is taken until it is hashed as well: no more parts are held."""
         md5 = await asyncio.to_thread(_md5, part)
         try:
             async with self.bucket.asking(self.key):
@@ -216,6 +228,7 @@ class Put:
         except AssetNotFoundError as exc:
             raise StoreUnavailableError("its server has lost an upload") from exc
         finally:
+            await hashed  # whose thread reads it: it cannot be closed before
             part.close()
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
@@ -225,18 +238,36 @@ class Put:
         if self.replace or self.has.guard is Guard.CONDITIONS:
             yield
             return
-        claim = self.bucket.own_name(CLAIMS, self.key)
-        if self.has.guard is Guard.CLAIMS:
-            await self._claim(claim)
-        try:
+        async with self._claimed() if self.has.guard is Guard.CLAIMS else nullcontext():
             await self._is_ours()
             yield
+
+    @asynccontextmanager
+    async def _claimed(self) -> AsyncIterator[None]:
+        """Hold the object that only one writer of a key can make; raise KeyTakenError."""
+        claim = self.bucket.own_name(CLAIMS, self.key)
+        try:
+            await self._claim(claim)
+        except KeyTakenError:
+            raise
+        except BaseException:
+            await in_any_case(self._give_up(claim))
+            raise
+        try:
+            yield
         finally:
-            if self.has.guard is Guard.CLAIMS:
-                await in_any_case(self.bucket.delete(claim))
+            await in_any_case(self._erase(claim))
+
+    async def _give_up(self, claim: str) -> None:
+        """Erase a claim that may be ours: nobody has heard."""
+        with suppress(KeyTakenError):
+            if await self._is_ours(claim):
+                await self._erase(claim)
+
+    async def _erase(self, claim: str) -> None:
+        await self.bucket.erase(claim, versioned=self.has.versioned)
 
     async def _claim(self, claim: str) -> None:
-        """Make the object that only one writer of a key can make; raise KeyTakenError."""
         write = self.bucket.client.put_object(
             **self.bucket.target(claim),
             Body=b"",
@@ -311,29 +342,14 @@ async def parts(
     yield part, True
 
 
-async def in_any_case(work: Coroutine[Any, Any, None]) -> None:
-    """Finish *work*, for CLEANUP_S at most, also when we are cancelled. That it fails is logged."""
-    task = asyncio.ensure_future(_bounded(work))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        raise
-
-
-async def _bounded(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        async with asyncio.timeout(CLEANUP_S):
-            await work
-    except (StoreError, TimeoutError) as exc:
-        _log.warning("store_not_tidied", error=repr(exc))
-
-
 def _update(digest: "hashlib._Hash", part: io.BytesIO) -> None:
     with part.getbuffer() as view:
         digest.update(view)
+
+
+def _both(digest: "hashlib._Hash", part: io.BytesIO) -> str:
+    _update(digest, part)
+    return _md5(part)
 
 
 def _md5(part: io.BytesIO) -> str:

@@ -7,16 +7,16 @@ removes what a process that died has left.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from storage.bucket import Bucket, S3Options, connect
-from storage.capabilities import Capabilities, learn
-from storage.lent import lent_copy, sweep
+from storage.capabilities import Capabilities, Guard, learn
+from storage.lent import lent_copy, sweep_copies
 from storage.multipart import CLAIMS, Put, Traffic
 from storage.reading import read
 from storage.store import (
@@ -31,6 +31,7 @@ from storage.store import (
     checked_range,
     valid_key,
 )
+from storage.unbroken import in_any_case
 
 __all__ = ["S3Options", "S3Store"]
 
@@ -60,7 +61,7 @@ class S3Store:
             self._bucket = Bucket(options=options, client=client, signer=signer)
             self._traffic = Traffic(slots=asyncio.Semaphore(options.parts_in_flight))
             self._has = await learn(self._bucket)
-            await asyncio.to_thread(sweep)
+            await asyncio.to_thread(sweep_copies)
             self._opened = opening.pop_all()
         return self
 
@@ -124,7 +125,10 @@ class S3Store:
     @asynccontextmanager
     async def local_copy(self, key: str, *, sha256: str) -> AsyncIterator[Path]:
         valid_key(key)
-        async with lent_copy(read(self._bucket, key)) as (path, found):
+        async with (
+            aclosing(read(self._bucket, key)) as body,
+            lent_copy(body) as (path, found),
+        ):
             if found != sha256:
                 raise ChecksumMismatchError(key)
             yield path
@@ -138,28 +142,24 @@ class S3Store:
         sha256: str | None = None,  # noqa: ARG002 - its server keeps no such promise
     ) -> str:
         named = self._bucket.target(self._bucket.object_name(key))
-        return await self._bucket.signer.generate_presigned_url(
-            "get_object",
-            Params={
-                **named,
-                "ResponseContentType": content_type,
-                "ResponseContentDisposition": "attachment",
-                "ResponseCacheControl": "private, no-store",
-            },
-            ExpiresIn=_whole_seconds(valid_for),
-        )
+        async with self._bucket.asking():  # for new credentials, where they expire
+            return await self._bucket.signer.generate_presigned_url(
+                "get_object",
+                Params={
+                    **named,
+                    "ResponseContentType": content_type,
+                    "ResponseContentDisposition": "attachment",
+                    "ResponseCacheControl": "private, no-store",
+                },
+                ExpiresIn=_whole_seconds(valid_for),
+            )
 
     async def upload_form(self, key: str, *, max_bytes: int, valid_for: timedelta) -> UploadForm:
-        fields = self._bucket.form_fields()
-        made = await self._bucket.signer.generate_presigned_post(
-            self._bucket.name,
+        made = await self._bucket.form(
+            self._bucket.signer,
             self._bucket.object_name(key),
-            Fields=dict(fields),
-            Conditions=[
-                ["content-length-range", 0, max_bytes],
-                *({name: value} for name, value in fields.items()),
-            ],
-            ExpiresIn=_whole_seconds(valid_for),
+            max_bytes=max_bytes,
+            valid_s=_whole_seconds(valid_for),
         )
         return UploadForm(url=made["url"], fields=made["fields"])
 
@@ -171,9 +171,9 @@ class S3Store:
 
     async def delete(self, key: str) -> None:
         name = self._bucket.object_name(key)
-        await self._bucket.delete(name)
-        if self._has.versioned:
-            await self._bucket.delete_versions(name)
+        await self._erase(name)
+        if self._has.guard is Guard.CLAIMS:  # a put that died may have left it
+            await self._erase(self._bucket.own_name(CLAIMS, key))
         async for upload in self._bucket.unfinished(name):
             if upload["Key"] == name:
                 await self._bucket.abort(name, upload["UploadId"])
@@ -197,11 +197,15 @@ class S3Store:
                 await self._bucket.abort(upload["Key"], upload["UploadId"])
                 cleared += 1
         for folder in (CLAIMS, "probe", "check"):
-            async for found in self._bucket.objects(self._bucket.own_name(folder, "")):
+            async for found in self._left_in(self._bucket.own_name(folder, "")):
                 if found["LastModified"] <= before:
-                    await self._bucket.delete(found["Key"])
+                    await self._bucket.delete(found["Key"], found.get("VersionId"))
                     cleared += 1
         return cleared
+
+    def _left_in(self, folder: str) -> AsyncIterator[Mapping[str, Any]]:
+        versioned = self._has.versioned
+        return self._bucket.versions(folder) if versioned else self._bucket.objects(folder)
 
     async def check(self) -> None:
         name = self._bucket.own_name("check", secrets.token_hex(8))
@@ -213,12 +217,18 @@ class S3Store:
         try:
             async with self._bucket.asking():
                 answer = await self._bucket.client.get_object(**self._bucket.target(name))
-                read = await answer["Body"].read()
-            await self._bucket.delete(name)
+                found = await answer["Body"].read()
         except AssetNotFoundError as exc:
             raise StoreUnavailableError("a written asset could not be read back") from exc
-        if read != written:
+        except BaseException:
+            await in_any_case(self._erase(name))
+            raise
+        await self._erase(name)
+        if found != written:
             raise StoreUnavailableError("other bytes were read than were written")
+
+    async def _erase(self, name: str) -> None:
+        await self._bucket.erase(name, versioned=self._has.versioned)
 
     def _is_own(self, name: str) -> bool:
         """Whether we may have named it: a bucket without a prefix may be shared with others."""

@@ -1,6 +1,7 @@
 """Durable assets, and their bytes by signed URLs that expire."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from http import HTTPStatus
 
 import structlog
@@ -9,7 +10,7 @@ from aiohttp import hdrs, web
 from service.api import bodies
 from service.api.context import context, principal
 from service.api.middleware import json_answer, needs
-from service.api.part import asked_part
+from service.api.part import Part, asked_part
 from service.api.problem import ApiError, ErrorType, not_found
 from service.db import assets
 from service.db.assets import Asset
@@ -18,7 +19,7 @@ from service.ids import parse_id
 from service.links import Link
 from service.logs import story_of
 from service.sealing import SealBrokenError
-from storage.store import AssetNotFoundError, ChecksumMismatchError, verified
+from storage.store import AssetNotFoundError, AssetStore, ChecksumMismatchError, verified
 from validators.derive.recipes import CONTENT_TYPES
 
 log = structlog.get_logger()
@@ -74,10 +75,18 @@ async def signed_bytes(request: web.Request) -> web.StreamResponse:
     if request.method == hdrs.METH_HEAD:
         await response.prepare(request)
         return response
-    chunks = ctx.store.open(link.key, start=part.start, end=part.end)
+    # closed with its reader: a traceback would keep it, and its descriptor, for the collector
+    async with aclosing(_promised(ctx.store, link, part)) as chunks:
+        return await _send(request, response, chunks)
+
+
+async def _promised(store: AssetStore, link: Link, part: Part) -> AsyncGenerator[bytes]:
+    """The bytes of *part*; when that is the whole, ChecksumMismatchError before others end."""
+    chunks = store.open(link.key, start=part.start, end=part.end)
     if link.sha256 is not None and not part.partial:  # no digest of a part was ever made
         chunks = verified(chunks, link.sha256)
-    return await _send(request, response, chunks)
+    async for chunk in chunks:
+        yield chunk
 
 
 async def _send(

@@ -1,5 +1,6 @@
 """Family B: avatars from source URLs."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -123,10 +124,10 @@ async def _profiles(ctx: Context, found: list[avatars.Avatar]) -> list[dict[str,
     async with ctx.pool.acquire() as conn:
         previews = await assets.previews_of(conn, [avatar.id for avatar in found])
     type_ = CONTENT_TYPES[Recipe.PREVIEW]
-    urls = {
-        avatar: await ctx.signed_url(key, type_, sha256)
-        for avatar, (key, sha256) in previews.items()
-    }
+    urls = {}
+    for avatar, (key, sha256) in previews.items():
+        urls[avatar] = await ctx.signed_url(key, type_, sha256)
+        await asyncio.sleep(0)  # S3's computes for a millisecond, and a list has thousands
     return [bodies.avatar_profile(avatar, preview_url=urls.get(avatar.id)) for avatar in found]
 
 

@@ -22,7 +22,7 @@ from service.db.assets import Asset
 from service.db.avatars import Avatar
 from service.db.claims import Progress
 from service.db.uploads import Upload
-from service.domain import AssetState, Status
+from service.domain import Status
 from service.errors import FAILURES, may_pass
 from service.ids import avatar_spelling
 from service.times import rfc3339
@@ -286,14 +286,13 @@ def finalised(kind: Kind, upload_id: UUID) -> dict[str, Any]:
 
 def asset_document(asset: Asset) -> dict[str, Any]:
     """One durable asset."""
-    durable = asset.state not in {AssetState.PENDING, AssetState.FAILED}
     return {
         "id": str(asset.id),
         "object": "asset",
         "kind": asset.kind.value,
         "state": asset.state.value,
-        "size_bytes": asset.size_bytes if durable else None,
-        "sha256": asset.sha256 if durable else None,
+        "size_bytes": asset.size_bytes,
+        "sha256": asset.sha256,
         "source": asset.source_shown,
         "created_at": rfc3339(asset.created_at),
         "progress": _progress(asset.progress) if asset.progress else None,

@@ -1,6 +1,7 @@
 """Deleting avatars and assets. The answer comes once everything but the bytes is gone."""
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 
 import structlog
@@ -10,7 +11,7 @@ from service.api.context import TRACEPARENT, Context, context, principal
 from service.api.middleware import needs
 from service.api.problem import ApiError, ErrorType, not_found
 from service.db.keys import Scope
-from service.events.outbox import unit_of_work
+from service.events.outbox import in_unit_of_work
 from service.ids import parse_id
 from service.ingest.deletion import AssetInUseError, Deletion, delete_asset, delete_avatar
 from service.logs import story_of
@@ -27,8 +28,8 @@ async def avatar(request: web.Request) -> web.Response:
     ctx, avatar_id = context(request), parse_id(request.match_info["id"])
     deleted = None
     if avatar_id is not None:
-        async with ctx.pool.acquire() as conn, unit_of_work(conn, now=ctx.clock()) as work:
-            deleted = await delete_avatar(work, avatar_id, _wanted(request))
+        act = partial(delete_avatar, avatar_id=avatar_id, wanted=_wanted(request))
+        deleted = await in_unit_of_work(ctx.pool, act, now=ctx.clock())
     if deleted is None:
         raise not_found("avatar")
     log.info("avatar_deleted", avatar_id=str(avatar_id), assets=deleted.assets)
@@ -41,9 +42,9 @@ async def asset(request: web.Request) -> web.Response:
     ctx, asset_id = context(request), parse_id(request.match_info["id"])
     deleted = None
     if asset_id is not None:
+        act = partial(delete_asset, asset_id=asset_id, wanted=_wanted(request))
         try:
-            async with ctx.pool.acquire() as conn, unit_of_work(conn, now=ctx.clock()) as work:
-                deleted = await delete_asset(work, asset_id, _wanted(request))
+            deleted = await in_unit_of_work(ctx.pool, act, now=ctx.clock())
         except AssetInUseError as exc:
             message = "An avatar uses the asset. It can be deleted after the avatar."
             raise ApiError(ErrorType.CONFLICT, "asset_in_use", message) from exc

@@ -6,7 +6,7 @@ asked (4xx of the domain); not 401, 413, 429 and our own failures, which may end
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -20,7 +20,7 @@ from service.api.middleware import error_response
 from service.api.problem import ApiError, ErrorType
 from service.db import idempotency
 from service.db.idempotency import Answer
-from service.events.outbox import UnitOfWork, unit_of_work
+from service.events.outbox import UnitOfWork, in_unit_of_work
 
 MAX_KEY = 255
 HEADER = "Idempotency-Key"
@@ -42,7 +42,7 @@ class Done:
 Action = Callable[[UnitOfWork], Awaitable[Done]]
 
 
-Parts = Iterable[tuple[str, bytes]]  # of a body: names, and SHA-256 of values
+Parts = Sequence[tuple[str, bytes]]  # of a body: names, and SHA-256 of values
 
 
 async def once(
@@ -51,7 +51,8 @@ async def once(
     """Do *action* in a transaction, or answer as the first request with this key was answered."""
     key, ctx = key_of(request), context(request)
     now, kept_for = ctx.clock(), timedelta(seconds=ctx.settings.keep_answers_s)
-    async with ctx.pool.acquire() as conn, unit_of_work(conn, now=now) as work:
+
+    async def answered(work: UnitOfWork) -> web.Response:
         if key is None:
             return (await action(work)).response
         turn = _Turn(
@@ -66,6 +67,8 @@ async def once(
         done = await _done_or_refused(request, work, action)
         await _keep(request, work, turn, done, now)
         return done.response
+
+    return await in_unit_of_work(ctx.pool, answered, now=now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

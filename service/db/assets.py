@@ -1,7 +1,7 @@
 """SQL for assets and their verdicts. Every write of a run says which claim it holds."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -418,17 +418,16 @@ class HeldBlob:
 
 async def hold_blob(conn: Conn, run: AssetRun) -> HeldBlob:
     """Lock the run's asset and see where its bytes are; raise ClaimLostError if overtaken."""
-    row = await conn.fetchrow(
-        """
-        SELECT b.id, b.state = 'lost' AS lost FROM asset a JOIN blob b ON b.id = a.blob_id
-         WHERE a.id = $1 AND a.claim = $2 FOR NO KEY UPDATE OF a
-        """,
+    # alone: whoever waited here for another blob would not find the row that joins the new one
+    blob_id = await conn.fetchval(
+        "SELECT blob_id FROM asset WHERE id = $1 AND claim = $2 FOR NO KEY UPDATE",
         run.id,
         run.claim,
     )
-    if row is None:
+    if blob_id is None:
         raise ClaimLostError(str(run.id))
-    return HeldBlob(**row)
+    lost = await conn.fetchval("SELECT state = 'lost' FROM blob WHERE id = $1", blob_id)
+    return HeldBlob(id=blob_id, lost=lost)
 
 
 _UNCOUNTED = "attempts = 0, waits = 0, failures = 0, losses = 0"
@@ -497,13 +496,24 @@ async def get(conn: Conn, asset_id: UUID, *, organisation_id: str | None) -> Ass
 
 
 async def of_avatar(conn: Conn, avatar_id: UUID) -> dict[str, Asset]:
-    """The assets of an avatar by role, in the order video, image, audio."""
+    """The assets of an avatar by role, in the order video, image, audio, as it judges them."""
     rows: Sequence[Row] = await conn.fetch(
-        f"{_SELECT} JOIN source s ON s.asset_id = a.id WHERE s.avatar_id = $1",
+        f"""
+        SELECT asset.*, s.document AS own_document FROM ({_SELECT}) asset
+          JOIN source s ON s.asset_id = asset.id WHERE s.avatar_id = $1
+        """,  # noqa: S608 - a literal of ours
         avatar_id,
     )
-    by_kind = {row["kind"]: _asset(row) for row in rows}
+    by_kind = {row["kind"]: _as_judged_by_avatar(_asset(row), row["own_document"]) for row in rows}
     return {kind.value: by_kind[kind.value] for kind in Kind if kind.value in by_kind}
+
+
+def _as_judged_by_avatar(asset: Asset, document: str | None) -> Asset:
+    if document is None:
+        return asset
+    verdict = decode_verdict(document)
+    state = AssetState.READY if verdict.accepted else AssetState.REJECTED
+    return replace(asset, verdict=verdict, state=state)
 
 
 async def derived_of(conn: Conn, avatar_id: UUID) -> dict[Recipe, Asset]:

@@ -19,8 +19,8 @@ from service.domain import (
 )
 from service.errors import FailureCode
 from validators.derive.recipes import Recipe
-from validators.encoding import decode_pair_verdict, encode_pair_verdict
-from validators.verdict import PairVerdict
+from validators.encoding import decode_pair_verdict, encode_pair_verdict, encode_verdict
+from validators.verdict import PairVerdict, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +142,11 @@ async def begin_fetching(conn: Conn, asset_id: UUID) -> None:
 
 
 async def outcomes(conn: Conn, avatar_id: UUID) -> list[SourceOutcome]:
-    """Where every source of an avatar stands."""
+    """Where every source of an avatar stands, under the avatar's own policy where it has that."""
     rows = await conn.fetch(
         """
-        SELECT a.state, a.error_code, v.codes
+        SELECT CASE WHEN s.codes <> '{}' THEN 'rejected' ELSE a.state END AS state,
+               a.error_code, coalesce(s.codes, v.codes) AS codes
           FROM source s JOIN asset a ON a.id = s.asset_id
           LEFT JOIN verdict v ON v.asset_id = a.id
          WHERE s.avatar_id = $1 ORDER BY s.role DESC
@@ -153,6 +154,31 @@ async def outcomes(conn: Conn, avatar_id: UUID) -> list[SourceOutcome]:
         avatar_id,
     )
     return [_outcome(row) for row in rows]
+
+
+async def accepted_otherwise(conn: Conn, avatar_id: UUID) -> dict[UUID, str]:
+    """Encoded facts of sources that passed under another policy, and not yet under the avatar's."""
+    rows = await conn.fetch(
+        """
+        SELECT a.id, v.facts
+          FROM source s JOIN avatar t ON t.id = s.avatar_id JOIN asset a ON a.id = s.asset_id
+          JOIN verdict v ON v.asset_id = a.id
+         WHERE t.id = $1 AND a.policy <> t.policy AND a.state = 'ready' AND s.document IS NULL
+        """,
+        avatar_id,
+    )
+    return {row["id"]: row["facts"] for row in rows}
+
+
+async def keep_own_verdict(conn: Conn, avatar_id: UUID, asset_id: UUID, verdict: Verdict) -> None:
+    """What a source is under the policy of a locked avatar; the asset keeps its own verdict."""
+    await conn.execute(
+        "UPDATE source SET codes = $3, document = $4 WHERE avatar_id = $1 AND asset_id = $2",
+        avatar_id,
+        asset_id,
+        [code.value for code in verdict.failed],
+        encode_verdict(verdict),
+    )
 
 
 def _outcome(row: Row) -> SourceOutcome:

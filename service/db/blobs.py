@@ -29,7 +29,7 @@ class Writer(Protocol):
 
 
 # From the first byte to the commit, twice what the settings allow a transfer: no writer of ours
-# is alive for longer, so what it wrote cannot come back after that.
+# goes on for longer (ingest/objects.py), so what it wrote cannot come back after that.
 WRITTEN_WITHIN = timedelta(seconds=2 * LONGEST_TRANSFER_S)
 
 

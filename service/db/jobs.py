@@ -23,17 +23,21 @@ def dedupe_key(work: Work, subject_id: UUID) -> str | None:
 async def enqueue(
     conn: Conn, work: Work, subject_ids: Sequence[UUID], *, delay: timedelta = timedelta(0)
 ) -> None:
-    """Enqueue within the caller's transaction: the work is due exactly when it is committed."""
+    """Enqueue within the caller's transaction: the work is due exactly when it is committed.
+
+    In id order: who enqueues the same job waits for us, and must not have one that we wait for.
+    """
     if not subject_ids:
         return
+    ordered = sorted(subject_ids)
     # PgQueuer types its driver for a bare connection; a pool's proxy has the same methods
     queries = Queries(AsyncpgDriver(conn))  # type: ignore[arg-type]
     await queries.enqueue(
-        [work.value] * len(subject_ids),
-        [str(subject_id).encode() for subject_id in subject_ids],
-        priority=[0] * len(subject_ids),
-        execute_after=[delay] * len(subject_ids),
-        dedupe_key=[dedupe_key(work, subject_id) for subject_id in subject_ids],
+        [work.value] * len(ordered),
+        [str(subject_id).encode() for subject_id in ordered],
+        priority=[0] * len(ordered),
+        execute_after=[delay] * len(ordered),
+        dedupe_key=[dedupe_key(work, subject_id) for subject_id in ordered],
         on_conflict="skip",
     )
 

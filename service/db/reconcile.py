@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from service.db import blobs, jobs
+from service.db import blobs, jobs, uploads
 from service.db.blobs import WRITTEN_WITHIN
 from service.db.types import Conn, Row
 from service.domain import Origin, Work
@@ -228,20 +228,13 @@ async def strays(conn: Conn, after: str, *, older_than: datetime) -> list[Listed
     return [Listed(**row) for row in rows]
 
 
-# An upload needs its file while it is open, and until the asset that it became has its own copy.
-_WANTED = """
-    EXISTS (SELECT 1 FROM upload u LEFT JOIN asset a ON a.id = u.id
-             WHERE u.key = l.key
-               AND (u.state = 'open' OR (u.state = 'finalised' AND a.state = 'pending')))
-"""
-
-
 async def stray_incoming(conn: Conn, after: str, *, older_than: datetime) -> list[Listed]:
     """Files that callers sent and that nobody waits for."""
     rows = await conn.fetch(
         f"""
         SELECT DISTINCT key, size_bytes FROM listed l
-         WHERE key LIKE 'incoming/%' AND key > $1 AND modified_at < $2 AND NOT {_WANTED}
+         WHERE key LIKE 'incoming/%' AND key > $1 AND modified_at < $2
+           AND NOT {uploads.NEEDS_FILE}
          ORDER BY key LIMIT $3
         """,  # noqa: S608 - a literal
         after,
@@ -255,7 +248,7 @@ async def is_known(conn: Conn, key: str) -> bool:
     """Whether a blob has this key, or an upload that still needs what lies there."""
     sql = f"""
         SELECT EXISTS (SELECT 1 FROM blob WHERE key = $1)
-            OR (SELECT {_WANTED} FROM (SELECT $1::text AS key) l)
+            OR (SELECT {uploads.NEEDS_FILE} FROM (SELECT $1::text AS key) l)
     """  # noqa: S608 - a literal
     return bool(await conn.fetchval(sql, key))
 
@@ -286,17 +279,16 @@ async def differing(conn: Conn, after: UUID) -> list[Differing]:
 
 
 async def affected(conn: Conn, blob_id: UUID) -> list[Affected]:
-    """The assets that point to a blob, the first hundred."""
+    """The assets that point to a blob."""
     rows = await conn.fetch(
         """
         SELECT a.id, a.origin, a.recipe, a.recipe_version,
                coalesce(ob.state = 'lost', false) AS origin_lost
           FROM asset a LEFT JOIN asset o ON o.id = a.derived_from
           LEFT JOIN blob ob ON ob.id = o.blob_id
-         WHERE a.blob_id = $1 ORDER BY a.id LIMIT $2
+         WHERE a.blob_id = $1 ORDER BY a.id
         """,
         blob_id,
-        MENTIONED,
     )
     return [
         Affected(

@@ -7,11 +7,12 @@ a row while it holds others, so that none is part of a deadlock.
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from uuid import UUID
 
 import asyncpg
 
-from service.db import blobs
+from service.db import blobs, uploads
 from service.db.types import Conn
 
 RETENTION_LOCK = 0x6772_6565_6E72_7274
@@ -31,20 +32,18 @@ async def drop_events(conn: Conn, *, before: datetime, limit: int) -> int:
 
     Where it starts moves along, so that readers who were not there yet can be told.
     """
+    rows = await conn.fetch("SELECT position, time FROM event ORDER BY position LIMIT $1", limit)
+    old = list(takewhile(lambda row: row["time"] < before, rows))
+    if not old:
+        return 0
+    last = old[-1]["position"]  # and nothing comes before it any more: positions rise
     try:
-        rows = await conn.fetch(
-            "SELECT position, time FROM event ORDER BY position LIMIT $1 FOR UPDATE NOWAIT", limit
-        )
+        await conn.execute("SELECT 1 FROM event WHERE position <= $1 FOR UPDATE NOWAIT", last)
     except asyncpg.LockNotAvailableError:  # a deletion is at them; there will be another turn
         return 0
-    old = 0
-    while old < len(rows) and rows[old]["time"] < before:
-        old += 1
-    if old:
-        last = rows[old - 1]["position"]
-        await conn.execute("DELETE FROM event WHERE position <= $1", last)
-        await conn.execute("UPDATE feed_start SET position = $1", last)
-    return old
+    await conn.execute("DELETE FROM event WHERE position <= $1", last)
+    await conn.execute("UPDATE feed_start SET position = $1", last)
+    return len(old)
 
 
 async def drop_answers(conn: Conn, *, before: datetime, limit: int) -> int:
@@ -157,13 +156,10 @@ async def forget_uploads(conn: Conn, upload_ids: Collection[UUID]) -> None:
     await conn.execute("DELETE FROM upload WHERE id = ANY($1)", list(upload_ids))
 
 
-async def unknown_incoming(conn: Conn, keys: Collection[str]) -> list[str]:
-    """Of these keys of incoming objects, those that no upload has (any more)."""
+async def unwanted_incoming(conn: Conn, keys: Collection[str]) -> list[str]:
+    """Of these keys of incoming objects, those whose file no upload needs (any more)."""
     rows = await conn.fetch(
-        """
-        SELECT key FROM unnest($1::text[]) AS listed (key)
-         WHERE NOT EXISTS (SELECT 1 FROM upload u WHERE u.key = listed.key)
-        """,
+        f"SELECT key FROM unnest($1::text[]) AS l (key) WHERE NOT {uploads.NEEDS_FILE}",  # noqa: S608 - a literal
         list(keys),
     )
     return [row["key"] for row in rows]

@@ -24,6 +24,14 @@ class Upload:
     expires_at: datetime
 
 
+# Of the file under a listed key *l.key*: some upload is open, or its asset has no copy yet.
+NEEDS_FILE = """
+    EXISTS (SELECT 1 FROM upload u LEFT JOIN asset a ON a.id = u.id
+             WHERE u.key = l.key
+               AND (u.state = 'open' OR (u.state = 'finalised' AND a.state = 'pending')))
+"""
+
+
 def incoming_key(upload_id: UUID) -> str:
     """Where the file of an upload lies until it is copied."""
     return f"incoming/{upload_id.hex}"

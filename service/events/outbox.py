@@ -6,18 +6,29 @@ remembers the last position it saw never misses one. Ordering by an identity col
 that commit late; ordering by transaction id breaks the order within a subject.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
+
+import asyncpg
+import structlog
 
 from service.db import events
 from service.db.events import NewEvent
-from service.db.types import Conn
+from service.db.types import Conn, Pool
 from service.domain import EventType
 from service.events.data import EventData, encode
 from service.ids import avatar_spelling, new_id
+from service.logs import story_of
+
+log = structlog.get_logger()
+
+TRIES = 3  # of one transaction
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,24 @@ async def unit_of_work(conn: Conn, *, now: datetime) -> AsyncIterator[UnitOfWork
         yield work
         if work.announced:
             await events.append(conn, [await _numbered(conn, one, now) for one in work.announced])
+
+
+async def in_unit_of_work(
+    pool: Pool, act: Callable[[UnitOfWork], Awaitable[Result]], *, now: datetime
+) -> Result:
+    """What *act* gives, within a unit of work of its own, begun again where a deadlock ended it.
+
+    Locks are taken in one order, so this is a net below that and no way of working.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            async with pool.acquire() as conn, unit_of_work(conn, now=now) as work:
+                return await act(work)
+        except asyncpg.DeadlockDetectedError as exc:
+            if not left:
+                raise
+            log.warning("deadlock", error=story_of(exc))
+    raise AssertionError
 
 
 async def _numbered(conn: Conn, announced: Announcement, now: datetime) -> NewEvent:

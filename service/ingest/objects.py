@@ -16,6 +16,7 @@ from service.domain import Run
 from service.errors import FailureCode, InternalError, UnavailableError
 from service.ids import new_id
 from service.logs import story_of
+from service.settings import LONGEST_TRANSFER_S
 from storage.store import (
     AssetStore,
     ChecksumMismatchError,
@@ -25,6 +26,8 @@ from storage.store import (
 )
 
 log = structlog.get_logger()
+
+PUT_WITHIN_S = 1.5 * LONGEST_TRANSFER_S  # the rest of WRITTEN_WITHIN is for the commit
 
 
 class Shelf(Protocol):
@@ -50,10 +53,12 @@ async def erased_on_error(shelf: Shelf, blob_id: UUID, key: str) -> AsyncIterato
     """Around a put: when that fails, nothing of it stays.
 
     A put that was cut off, or whose store went silent, may still succeed over there: its object
-    is erased once more when it cannot, by the next run of its row or by the sweeper.
+    is erased once more when it cannot, by the next run of its row or by the sweeper. So none may
+    go on for longer than the sweeper believes: raises UnavailableError then.
     """
     try:
-        yield
+        async with _in_time():
+            yield
     except ClaimLostError:  # then there is no next run, and its put was stopped
         await erase(shelf, blob_id, key, ended=False)
         raise
@@ -61,6 +66,18 @@ async def erased_on_error(shelf: Shelf, blob_id: UUID, key: str) -> AsyncIterato
         raise
     except Exception:
         await erase(shelf, blob_id, key)
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    limit = asyncio.timeout(PUT_WITHIN_S)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as exc:
+        if limit.expired():
+            raise UnavailableError(FailureCode.INTERNAL, "our store was too slow") from exc
         raise
 
 

@@ -50,17 +50,17 @@ async def reporting(run: Run, pool: Pool, stage: str, unit: str) -> AsyncIterato
 
 
 async def _keep_reporting(run: Run, pool: Pool, report: Report, wanted: asyncio.Timeout) -> None:
-    """Write progress down. A database that is away stops it quietly: the run will hear itself."""
+    """Write progress down. While the database is away that is left out, quietly."""
     kept, unchanged = None, 0
-    with contextlib.suppress(*DATABASE_AWAY):
-        while True:
-            unchanged = 0 if kept != report.newest else unchanged + 1
-            if unchanged % ASKED_EVERY == 0:
-                kept = report.newest
-                try:
+    while True:
+        unchanged = 0 if kept != report.newest else unchanged + 1
+        if unchanged % ASKED_EVERY == 0:
+            kept = report.newest
+            try:
+                with contextlib.suppress(*DATABASE_AWAY):
                     async with pool.acquire() as conn:
                         await claims.keep_progress(conn, run, kept)
-                except ClaimLostError:
-                    wanted.reschedule(asyncio.get_running_loop().time())
-                    return
-            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            except ClaimLostError:
+                wanted.reschedule(asyncio.get_running_loop().time())
+                return
+        await asyncio.sleep(PROGRESS_INTERVAL_S)

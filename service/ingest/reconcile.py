@@ -208,7 +208,7 @@ class Reconciler:
         again = [asset.id for asset in affected if can_be_rebuilt(asset)]
         if self.wanted.repair:
             await db.mark_lost(self.conn, blob, again)
-        asset_ids = tuple(asset.id for asset in affected)
+        asset_ids = tuple(asset.id for asset in affected[: db.MENTIONED])
         problem, found_bytes = misfit
         return replace(
             self._found(problem, blob, mended=len(again) == len(affected)),

@@ -18,7 +18,7 @@ from service.db.types import Conn
 from service.ingest.objects import Shelf
 from service.logs import story_of
 from service.telemetry import RETENTION
-from storage.store import AssetStat, StoreUnavailableError
+from storage.store import AssetStat, StoreError
 
 log = structlog.get_logger()
 
@@ -27,6 +27,9 @@ ROWS = 1000  # in one transaction
 OBJECTS = 100  # erased between two looks at whether to stop
 LISTED_EVERY = timedelta(hours=1)  # a listing walks through all that a local store holds
 INCOMING = "incoming/"
+# A directory knows by locks which puts are dead. A bucket may be shared with others, who are slow;
+# there what our rows know of is erased with its key, within two hours.
+UNFINISHED = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +96,11 @@ class Retention:
             ended = partial(self._remove_ended_uploads, conn)
             await _all_of("uploads", ended, OBJECTS, stopping)
             if self.listed_at is None or self.clock() - self.listed_at >= LISTED_EVERY:
-                await self._remove_unknown_incoming(conn, stopping)
+                await self._remove_unwanted_incoming(conn, stopping)
+                unfinished = await self.shelf.store.clear_unfinished(older_than=UNFINISHED)
+                _count("unfinished_puts", unfinished)
                 self.listed_at = self.clock()
-        except StoreUnavailableError as exc:  # the next turn finds the same again
+        except StoreError as exc:  # the next turn finds the same again
             log.warning("retention_without_store", error=story_of(exc))
 
     async def _remove_ended_uploads(self, conn: Conn) -> int:
@@ -107,13 +112,16 @@ class Retention:
         await retention.forget_uploads(conn, [upload.id for upload in ended])
         return len(ended)
 
-    async def _remove_unknown_incoming(self, conn: Conn, stopping: asyncio.Event) -> None:
-        """A row is there before its form is handed out: what has none came too late."""
+    async def _remove_unwanted_incoming(self, conn: Conn, stopping: asyncio.Event) -> None:
+        """A row is there before its form is handed out: what has none came too late.
+
+        Nor does what was deleted wait for the end of its form, when it is erased once more.
+        """
         async for keys in _pages(self.shelf.store.list(INCOMING)):
-            unknown = await retention.unknown_incoming(conn, keys)
-            for key in unknown:
+            unwanted = await retention.unwanted_incoming(conn, keys)
+            for key in unwanted:
                 await self.shelf.store.delete(key)
-            _count("incoming_objects", len(unknown))
+            _count("incoming_objects", len(unwanted))
             if stopping.is_set():
                 return
 

@@ -20,6 +20,7 @@ from service.domain import (
     Cause,
     EventType,
     Settlement,
+    SourceOutcome,
     Status,
     Work,
     sentence,
@@ -30,22 +31,31 @@ from service.events import data
 from service.events.outbox import Subject, UnitOfWork, unit_of_work
 from service.ids import new_id
 from storage.store import StoredAsset
+from validators import rules
 from validators.derive.recipes import Recipe
+from validators.encoding import StaleFactsError, decode_facts
+from validators.errors import UnmeasuredError
 from validators.facts import Facts
+from validators.policy import POLICIES, PolicyName
 from validators.verdict import Media, PairVerdict, Verdict
 
 # what a source does to its avatar ends here: from `deriving` on, other work moves it
 _MOVED_BY_SOURCES = {Status.ACCEPTED, Status.FETCHING, Status.INSPECTING}
 
 
+# Of a source under a policy, for one transaction: judging computes for some ten milliseconds, and
+# a thousand avatars may wait for one upload. None: its facts cannot be judged any more.
+Judged = dict[tuple[UUID, str], Verdict | None]
+
+
 async def settle_accepted(
     work: UnitOfWork, avatar: avatars.Avatar, *, now: datetime
 ) -> avatars.Avatar:
     """Move a new avatar on as far as its sources are; some may have been here before it."""
-    to = settle(await avatars.outcomes(work.conn, avatar.id))
+    to = settle(await _outcomes(work.conn, avatar, {}))
     if to.status is Status.FETCHING:  # a fetch says so itself when it begins
         return avatar
-    await _settle_avatar(work, avatar, now=now)
+    await _settle_avatar(work, avatar, {}, now=now)
     return await avatars.get(work.conn, avatar.id, organisation_id=None) or avatar
 
 
@@ -230,19 +240,44 @@ async def _written(
 
 
 async def _settle_avatars(work: UnitOfWork, using: list[avatars.Avatar], *, now: datetime) -> None:
+    judged: Judged = {}
     for avatar in using:
         if avatar.status in _MOVED_BY_SOURCES:
-            await _settle_avatar(work, avatar, now=now)
+            await _settle_avatar(work, avatar, judged, now=now)
 
 
-async def _settle_avatar(work: UnitOfWork, avatar: avatars.Avatar, *, now: datetime) -> None:
-    to = settle(await avatars.outcomes(work.conn, avatar.id))
+async def _settle_avatar(
+    work: UnitOfWork, avatar: avatars.Avatar, judged: Judged, *, now: datetime
+) -> None:
+    to = settle(await _outcomes(work.conn, avatar, judged))
     if to.cause is not None:
         await _fail(work, avatar, to, sentence(to.cause, to.codes), now=now)
     elif await avatars.move(work.conn, avatar, to, message=None, now=now) and (
         to.status is Status.DERIVING
     ):
         await jobs.enqueue(work.conn, Work.DERIVE, [avatar.id])
+
+
+async def _outcomes(conn: Conn, avatar: avatars.Avatar, judged: Judged) -> list[SourceOutcome]:
+    """Where the sources of a locked avatar stand, each under the avatar's policy.
+
+    What passed under another is judged again by its facts, where that can be done. What was
+    refused stays so: its bytes are erased after their time.
+    """
+    for asset_id, facts in (await avatars.accepted_otherwise(conn, avatar.id)).items():
+        of = asset_id, avatar.policy
+        if of not in judged:
+            judged[of] = _judged_again(facts, avatar.policy)
+        if (verdict := judged[of]) is not None:
+            await avatars.keep_own_verdict(conn, avatar.id, asset_id, verdict)
+    return await avatars.outcomes(conn, avatar.id)
+
+
+def _judged_again(facts: str, policy: str) -> Verdict | None:
+    try:
+        return rules.judge(decode_facts(facts), POLICIES[PolicyName(policy)])
+    except (StaleFactsError, UnmeasuredError):
+        return None
 
 
 async def _ready_for_fitting(conn: Conn, avatar: avatars.Avatar) -> data.AvatarReadyForFitting:

@@ -137,6 +137,7 @@ class Unsteady:
         traceback: TracebackType | None,
     ) -> None:
         self._close()
+        await asyncio.sleep(0.05)  # whoever was let in last has a task by now
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

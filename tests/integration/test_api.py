@@ -23,6 +23,7 @@ from service.errors import FailureCode, SourceError
 from service.ids import avatar_spelling, parse_id
 from service.ingest.settle import settle_failed, settle_underived
 from service.times import now_utc
+from storage.local import LocalStore
 from storage.store import AssetStat, StoreUnavailableError
 from tests.api import PUBLIC_URL, Api, running_api, settings_for
 from tests.fakes.store import MemoryStore
@@ -496,6 +497,49 @@ async def test_a_profile_has_a_signed_preview_once_there_is_one(api: Api) -> Non
         assert bytes_.headers["Content-Disposition"] == "attachment"
         assert bytes_.headers["X-Content-Type-Options"] == "nosniff"
         assert bytes_.headers["Content-Security-Policy"] == "sandbox"
+
+
+class SigningStore(LocalStore):
+    """Signs without ever waiting, and remembers what else had run by each time."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.rounds = 0
+        self.signed_in: list[int] = []
+
+    async def signed_url(
+        self,
+        key: str,
+        *,
+        valid_for: timedelta,  # noqa: ARG002 - the protocol's
+        content_type: str,  # noqa: ARG002 - the protocol's
+        sha256: str | None = None,  # noqa: ARG002 - the protocol's
+    ) -> str:
+        self.signed_in.append(self.rounds)
+        return f"/{key}"
+
+    async def count_rounds(self) -> None:
+        while True:
+            self.rounds += 1
+            await asyncio.sleep(0)
+
+
+async def test_a_long_list_is_signed_while_others_are_served(dsn: str, tmp_path: Path) -> None:
+    async with (
+        SigningStore(tmp_path / "assets") as store,
+        running_api(settings_for(dsn, tmp_path), store=store) as api,
+    ):
+        for _ in range(3):
+            avatar = await add_avatar(api.base.pool)
+            for run in (await store_all(api.base.pool, avatar)).values():
+                await judge(api.base.pool, run)
+            await derive_all(api.base.pool, avatar)
+        other = asyncio.create_task(store.count_rounds())
+        try:
+            assert (await api.get("/avatar-profiles")).status == 200
+        finally:
+            other.cancel()
+    assert len(set(store.signed_in)) == 3
 
 
 async def test_a_verdict_shows_how_far_a_derivation_is_and_how_the_sources_compare(

@@ -4,7 +4,7 @@ none is forgotten when an asset is settled while an avatar is made from it.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from service.ingest.adopt import finalise
 from service.ingest.settle import settle_failed, settle_judged, settle_stored
 from storage.store import StoredAsset
 from tests.api import Api, running_api, settings_for
+from tests.facts import AUDIO
 from tests.integration.test_api import refusal
 from tests.integration.test_pipeline import running, site
 from tests.integration.test_settling import judge
@@ -40,7 +41,11 @@ from tests.rows import (
     start,
     verdict_of,
 )
-from validators.facts import Kind
+from validators import rules
+from validators.facts import Facts, Kind, SpeakerFacts
+from validators.policy import STANDARD, STRICT, Policy
+from validators.rules import judge as judged_by_rules
+from validators.verdict import Verdict
 
 Make = Callable[..., Awaitable[UUID]]
 
@@ -343,6 +348,105 @@ async def put_bytes(api: Api, pool: Pool, asset_id: UUID) -> None:
         put.sha256,
         key,
     )
+
+
+# An avatar's policy is not always that of its uploads.
+
+# Too close to call: `uncertain` fails under strict alone.
+CLOSE = replace(AUDIO, speakers=SpeakerFacts(score=STANDARD.second_voice_score, second_voice_s=2))
+
+
+async def judge_as_close(pool: Pool, run: AssetRun) -> None:
+    async with pool.acquire() as conn:
+        await settle_judged(conn, run, judged_by_rules(CLOSE, STANDARD), CLOSE, now=NOW)
+
+
+async def created_strictly(api: Api, **sources: object) -> dict[str, Any]:
+    body = {"name": "Eileen", "sources": {name: str(value) for name, value in sources.items()}}
+    headers = {"Greenroom-Policy": "strict"}
+    response = await api.post("/avatar-profiles/create", json=body, headers=headers)
+    profile: dict[str, Any] = await response.json()
+    return profile
+
+
+async def ready_for_strict(pool: Pool) -> UUID:
+    """An image that nobody judges again for an avatar of that policy."""
+    asset_id = await ready(pool, Kind.IMAGE)
+    await pool.execute("UPDATE asset SET policy = 'strict' WHERE id = $1", asset_id)
+    return asset_id
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+async def test_an_upload_is_judged_again_by_the_policy_of_its_avatar(
+    api: Api, pool: Pool, before: bool
+) -> None:
+    """Whether the asset is judged before the avatar is made or after."""
+    audio = await stored(pool, Kind.AUDIO)
+    if before:
+        await judge_as_close(pool, audio)
+    strict_image, image = await ready_for_strict(pool), await ready(pool, Kind.IMAGE)
+    strict = await created_strictly(api, image_id=strict_image, audio_id=audio.id)
+    standard = await created(api, image_id=image, audio_id=audio.id)
+    if not before:
+        assert strict["status"] == "processing"
+        await judge_as_close(pool, audio)
+    assert await status_of(pool, standard["id"]) == "deriving"
+    assert await jobs_of(pool, Work.DERIVE) == [standard["id"]]
+    row = await pool.fetchrow(
+        "SELECT status, cause, codes FROM avatar WHERE id = $1", UUID(strict["id"])
+    )
+    assert row is not None
+    assert tuple(row) == ("failed", "rejected", ["multiple_speakers"])
+    assert await events_of(pool, strict["id"]) == ["avatar.created", "avatar.failed"]
+    assert [await audio_of(api, one["id"]) for one in (strict, standard)] == [
+        ("rejected", "strict-1", "rejected"),
+        ("ready", "standard-1", "accepted"),
+    ]
+    asset = await (await api.get(f"/v1/assets/{audio.id}")).json()
+    assert (asset["state"], asset["verdict"]["policy"]) == ("ready", "standard-1")
+
+
+async def audio_of(api: Api, avatar_id: str) -> tuple[str, str, str]:
+    """State, policy and verdict of an avatar's audio."""
+    document = await (await api.get(f"/v1/avatars/{avatar_id}/verdict")).json()
+    (source,) = (one for one in document["sources"] if one["role"] == "audio")
+    return source["state"], source["verdict"]["policy"], source["verdict"]["verdict"]
+
+
+async def test_many_avatars_that_wait_for_one_upload_judge_it_again_once(
+    api: Api, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, audio = await ready_for_strict(pool), await stored(pool, Kind.AUDIO)
+    for _ in range(3):
+        await created_strictly(api, image_id=image, audio_id=audio.id)
+    policies: list[Policy] = []
+
+    def counted(facts: Facts, policy: Policy) -> Verdict:
+        policies.append(policy)
+        return judged_by_rules(facts, policy)
+
+    monkeypatch.setattr(rules, "judge", counted)
+    await judge_as_close(pool, audio)
+    assert policies == [STRICT]
+    assert await pool.fetchval("SELECT bool_and(status = 'failed') FROM avatar")
+
+
+async def test_facts_that_cannot_be_judged_any_more_keep_their_verdict(
+    api: Api, pool: Pool
+) -> None:
+    image, audio = await ready_for_strict(pool), await stored(pool, Kind.AUDIO)
+    await judge_as_close(pool, audio)
+    await pool.execute("UPDATE verdict SET facts = '{}' WHERE asset_id = $1", audio.id)
+    strict = await created_strictly(api, image_id=image, audio_id=audio.id)
+    assert await status_of(pool, strict["id"]) == "deriving"
+    assert await audio_of(api, strict["id"]) == ("ready", "standard-1", "accepted")
+
+
+async def test_what_was_refused_stays_refused_under_another_policy(api: Api, pool: Pool) -> None:
+    """Its bytes are not kept for long: an avatar of them would be without."""
+    video = await rejected(pool)
+    await pool.execute("UPDATE asset SET policy = 'strict' WHERE id = $1", video)
+    assert (await created(api, video_id=video))["status"] == "failed"
 
 
 # Races: an avatar is accepted from an asset while that is settled.

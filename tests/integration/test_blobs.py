@@ -16,9 +16,10 @@ from service.db import assets, blobs
 from service.db.claims import ClaimLostError
 from service.db.types import Conn, Pool, Row
 from service.domain import AssetRun, Work
+from service.errors import UnavailableError
 from service.events.outbox import unit_of_work
 from service.ids import new_id
-from service.ingest import pipeline
+from service.ingest import objects, pipeline
 from service.ingest.accept import Request, Uploaded, accept
 from service.ingest.objects import begin_object, clear_abandoned
 from service.ingest.purge import pause_after, purge
@@ -29,7 +30,7 @@ from storage.local import LocalStore
 from storage.store import StoredAsset, StoreUnavailableError
 from tests.fakes.origin import answer
 from tests.integration.test_pipeline import BODY, Hold, Site, running, site
-from tests.rows import SEALER, add_organisation
+from tests.rows import SEALER, add_organisation, start
 from validators.facts import Kind
 
 
@@ -310,6 +311,58 @@ async def test_a_run_that_was_overtaken_abandons_nothing(here: Site) -> None:
     assert await blobs_of(here) == [("acme", "writing")]
     await clear_abandoned(successor, here)
     assert await blobs_of(here) == [("acme", "discarded")]
+
+
+async def test_what_finishing_an_object_reads_does_not_grow_with_the_store(here: Site) -> None:
+    async with here.pool.acquire() as conn:
+        await add_organisation(conn)
+        await conn.execute(
+            """
+            INSERT INTO blob (id, organisation_id, key, written_for, state, sha256, size_bytes)
+            SELECT gen_random_uuid(), 'acme', n, gen_random_uuid(), 'stored',
+                   encode(sha256(n::text::bytea), 'hex'), 3 FROM generate_series(1, 5000) n
+            """
+        )
+        await conn.execute("ANALYZE blob")
+        read = """
+            SELECT seq_tup_read FROM pg_stat_user_tables, pg_stat_clear_snapshot()
+             WHERE relname = 'blob'
+        """
+        await conn.execute("SELECT pg_stat_force_next_flush()")
+        before = await conn.fetchval(read)
+        writer = Receipt(shelf=here.ports, organisation_id="acme")
+        blob_id = new_id()
+        stored = StoredAsset(key=blob_id.hex, size_bytes=3, sha256="a" * 64)
+        async with conn.transaction():
+            await blobs.begin(conn, writer, blob_id=blob_id, key=stored.key)
+            await blobs.finish(conn, "acme", blob_id, stored)
+        await conn.execute("SELECT pg_stat_force_next_flush()")
+        assert await conn.fetchval(read) == before
+
+
+async def test_a_put_that_outlasts_its_time_is_ended_and_tried_again(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweeper takes whoever writes for an hour for dead, and would erase under it."""
+    monkeypatch.setattr(objects, "PUT_WITHIN_S", 0.2)
+    await here.create("/a")
+    run = await start(here.pool, await here.pool.fetchval("SELECT id FROM asset"), Work.FETCH)
+    blob_id, key = await begin_object(run, here)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"slow"
+            await asyncio.sleep(0.01)
+
+    async def put() -> None:
+        async with objects.erased_on_error(here.ports, blob_id, key):
+            await here.store.put(key, endless())
+
+    with pytest.raises(UnavailableError):
+        async with asyncio.timeout(5):
+            await put()
+    assert await here.keys() == []
+    assert await blobs_of(here) == [("acme", "writing")]  # for the next run, or the sweeper
 
 
 class DoubtfulStore(LocalStore):

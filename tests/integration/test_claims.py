@@ -1,5 +1,6 @@
 """A run's writes count only while it holds the claim."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,6 +11,8 @@ from service.db.types import Conn, Pool
 from service.domain import AssetRun, Work
 from service.errors import FailureCode, SourceError
 from service.ids import new_id
+from service.ingest import progress
+from service.ingest.progress import reporting
 from service.ingest.settle import settle_failed, settle_judged
 from storage.store import StoredAsset
 from tests.rows import NOW, add_avatar, assets_of, start, store_all, verdict_of
@@ -54,6 +57,39 @@ async def test_a_late_worker_that_lost_its_claim_writes_nothing(pool: Pool, writ
     async with pool.acquire() as conn:
         await judged(conn, successor)
     assert await pool.fetchval("SELECT state FROM asset") == "ready"
+
+
+class RestartingPool:
+    """A pool whose database is away, once it has been asked for the first time."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.asked = 0
+
+    def acquire(self) -> object:
+        self.asked += 1
+        if self.asked == 2:
+            raise ConnectionRefusedError
+        return self.pool.acquire()
+
+
+async def test_a_run_hears_that_its_row_is_gone_also_after_the_database_was_away(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PROGRESS_INTERVAL_S", 0.01)
+    run = (await store_all(pool, await add_avatar(pool)))["video"]
+    restarting = RestartingPool(pool)
+
+    async def work() -> None:
+        async with reporting(run, restarting, "read", "s"):  # type: ignore[arg-type]  # enough of a pool
+            while restarting.asked < 2:  # noqa: ASYNC110 - nothing wakes us
+                await asyncio.sleep(0.01)
+            await start(pool, run.id, Work.INSPECT)
+            await asyncio.sleep(10)
+            raise AssertionError
+
+    with pytest.raises(ClaimLostError):
+        await work()
 
 
 async def test_an_open_claim_that_is_taken_over_counts_as_a_loss(pool: Pool) -> None:

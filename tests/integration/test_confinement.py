@@ -531,7 +531,7 @@ assert libc.prctl(22, 2, struct.pack("HxxxxxxP", 4, ctypes.addressof(held)), 0, 
 subprocess.run([*command, "--", python, "-I", "-S", {str(trial)!r}, str(4 << 30)], check=True)
 """
     for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == 0 and path.name.startswith(("pytest-", tmp_path.name)):
+        if path.stat().st_uid == 0 and path.name.startswith(("pytest-", "popen-", tmp_path.name)):
             path.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", starter], capture_output=True, text=True, check=False

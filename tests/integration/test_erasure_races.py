@@ -432,6 +432,19 @@ async def test_bytes_that_come_while_a_deletion_commits_are_erased(api: Api, her
     assert await traces(here.pool, here.store, [], person.marks) == []
 
 
+async def test_a_deletion_that_a_deadlock_ended_is_begun_again(api: Api, here: Site) -> None:
+    """Somebody takes the locks the other way round, and Postgres lets the deletion go first."""
+    person = Person()
+    avatar = await create(api, person, person.urls(here))
+    async with here.pool.acquire() as conn, conn.transaction():
+        await conn.execute("SET LOCAL deadlock_timeout = '1min'")
+        await conn.execute("SELECT 1 FROM asset FOR UPDATE")
+        deletion = await waits(delete(api, f"/v1/avatars/{avatar}"))
+        async with asyncio.timeout(10):
+            await conn.execute("SELECT 1 FROM avatar FOR UPDATE")
+    assert (await deletion).status == 204
+
+
 async def shared_derivation(api: Api, here: Site) -> tuple[str, AvatarRun, list[Derivation]]:
     """An avatar, and a run for another that has found all that it needs derived already."""
     first = await from_uploads(api, here, Person())

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from storage import local
-from storage.local import LocalStore, _io, _ours, _Partial
+from storage import disk
+from storage.disk import on_disk, ours
+from storage.local import LocalStore, _Partial
 from storage.store import (
     AssetNotFoundError,
     ChecksumMismatchError,
@@ -92,7 +93,7 @@ async def test_a_start_spares_what_another_process_is_writing(tmp_path: Path) ->
 async def test_a_sweep_between_making_and_locking_a_file_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = local._lock
+    lock = disk.lock
     swept: list[Path] = []
 
     def sweep_first(file: FileIO) -> bool:
@@ -102,7 +103,7 @@ async def test_a_sweep_between_making_and_locking_a_file_costs_nothing(
         return lock(file)
 
     async with LocalStore(tmp_path) as store:
-        monkeypatch.setattr(local, "_lock", sweep_first)
+        monkeypatch.setattr(disk, "lock", sweep_first)
         await store.put("k", body(b"abc"))
         assert (tmp_path / "k").read_bytes() == b"abc"
         assert len(swept) == 1
@@ -178,7 +179,7 @@ async def test_changed_bytes_are_not_lent(tmp_path: Path) -> None:
     ],
 )
 def test_a_full_disk_is_told_from_a_broken_one(number: int, kind: type[Exception]) -> None:
-    assert type(_ours(OSError(number, os.strerror(number)))) is kind
+    assert type(ours(OSError(number, os.strerror(number)))) is kind
 
 
 FILLER = """
@@ -225,6 +226,17 @@ async def test_a_root_that_cannot_be_written_fails_its_check(tmp_path: Path) -> 
             await store.put("k", body(b"abc"))
 
 
+async def test_a_check_that_cannot_read_leaves_nothing(tmp_path: Path) -> None:
+    class Unreadable(LocalStore):
+        def open(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+            raise StoreUnavailableError(f"{key} {start} {end}")
+
+    async with Unreadable(tmp_path) as store:
+        with pytest.raises(StoreUnavailableError):
+            await store.check()
+        assert [asset async for asset in store.list()] == []
+
+
 async def test_a_root_that_is_a_file_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "store").write_bytes(b"")
     with pytest.raises(StoreUnavailableError):
@@ -254,7 +266,7 @@ async def test_cancelling_waits_for_the_thread_that_still_writes() -> None:
         time.sleep(0.2)
         finished.set()
 
-    task = asyncio.create_task(_io(slow))
+    task = asyncio.create_task(on_disk(slow))
     await asyncio.to_thread(running.wait)
     task.cancel()
     await asyncio.sleep(0.01)

@@ -4,14 +4,17 @@ import asyncio
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import md5
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
 
-from service.db import avatars
+from service.db import avatars, blobs
 from service.db.embedded import EmbeddedPostgres
 from service.db.migrate import Migration, MigrationError, migrate, migrations, pending
+from service.db.types import Conn
 from service.domain import Settlement, Status
 from service.events.outbox import unit_of_work
 from service.ingest.settle import settle_fitted
@@ -110,6 +113,95 @@ async def test_avatars_of_the_first_schema_go_on_under_the_newest(empty: str) ->
         assert waiting is not None
         assert await avatars.move(conn, waiting, to, message=None, now=now)
         assert await avatars.start_run(conn, waiting.id, now=now) is not None
+    finally:
+        await conn.close()
+
+
+# of the release before deletion: what is in work, what ended each way, and what was left behind
+ROWS_IN_EVERY_STATE = """
+    INSERT INTO organisation (id, name) VALUES ('acme', 'Acme');
+    INSERT INTO blob (id, organisation_id, key, written_for, state, sha256, size_bytes)
+    SELECT md5(key)::uuid, 'acme', key, gen_random_uuid(), state, sha256, length(sha256)
+      FROM (VALUES ('stored', 'stored', repeat('a', 64)), ('ready', 'stored', repeat('b', 64)),
+                   ('rejected', 'stored', repeat('c', 64)), ('unread', 'stored', repeat('d', 64)),
+                   ('derived', 'stored', repeat('e', 64)),
+                   ('needless', 'discarded', repeat('a', 64)),
+                   ('writing', 'writing', NULL), ('broken', 'discarded', NULL))
+           AS b (key, state, sha256);
+    INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, error_code,
+                       error_message, source_url, created_at)
+    SELECT md5('asset ' || name)::uuid, 'acme', 'video', origin, 'standard', state,
+           (SELECT id FROM blob WHERE key = name), error, error, url,
+           '2026-01-01 00:00Z'
+      FROM (VALUES ('pending', 'fetch', 'pending', NULL, 'sealed'::bytea),
+                   ('stored', 'upload', 'stored', NULL, NULL),
+                   ('ready', 'fetch', 'ready', NULL, NULL),
+                   ('rejected', 'fetch', 'rejected', NULL, NULL),
+                   ('unread', 'fetch', 'failed', 'internal', NULL),
+                   ('absent', 'fetch', 'failed', 'source_unreachable', NULL))
+           AS a (name, origin, state, error, url);
+    INSERT INTO asset (id, organisation_id, kind, origin, policy, state, blob_id, derived_from,
+                       recipe, recipe_version, media, created_at)
+    SELECT md5('asset derived')::uuid, 'acme', 'image', 'derive', 'standard', 'ready', b.id,
+           md5('asset ready')::uuid, 'portrait', 1, '{}', now() FROM blob b WHERE key = 'derived';
+    INSERT INTO verdict (asset_id, policy, accepted, codes, facts, document, judged_at)
+    SELECT md5('asset ' || state)::uuid, 'standard-1', state = 'ready',
+           CASE state WHEN 'ready' THEN '{}' ELSE '{no_face}'::text[] END, '{}', '{}',
+           '2026-01-02 00:00Z'
+      FROM unnest('{ready,rejected}'::text[]) state;
+    INSERT INTO event (position, id, organisation_id, type, subject_id, subject, sequence, time,
+                       data)
+    VALUES (nextval('event_position'), gen_random_uuid(), 'acme', 'asset.failed',
+            md5('asset unread')::uuid, 'x', 1, '2026-01-03 00:00Z', '{}');
+"""
+
+
+# size, and the day on which it became final: by its verdict, its event, or when it was created
+ENDED = {
+    "pending": (None, None),
+    "stored": (64, None),
+    "ready": (64, 2),
+    "rejected": (64, 2),
+    "unread": (64, 3),
+    "absent": (None, 1),
+    "derived": (64, None),
+}
+
+
+def id_of(name: str) -> UUID:
+    return UUID(md5(name.encode(), usedforsecurity=False).hexdigest())
+
+
+async def counts(conn: Conn) -> list[int]:
+    sql = "SELECT count(*) FROM {}"
+    tables = ("asset", "blob", "verdict", "event")
+    return [await conn.fetchval(sql.format(table)) for table in tables]
+
+
+async def test_rows_in_every_state_of_the_last_release_are_all_kept(empty: str) -> None:
+    await migrate(empty, ALL[:3])
+    conn = await asyncpg.connect(empty)
+    try:
+        await conn.execute(ROWS_IN_EVERY_STATE)
+        before = await counts(conn)
+        states = await conn.fetch("SELECT id, state, blob_id FROM asset ORDER BY id")
+        assert await migrate(empty, ALL) == tuple(m.name for m in ALL[3:])
+        assert await counts(conn) == before
+        assert await conn.fetch("SELECT id, state, blob_id FROM asset ORDER BY id") == states
+        rows = await conn.fetch(
+            """
+            SELECT a.id, a.sha256 IS NOT DISTINCT FROM b.sha256 AS same, a.size_bytes,
+                   extract(day FROM a.final_at AT TIME ZONE 'UTC')::int AS final_on
+              FROM asset a LEFT JOIN blob b ON b.id = a.blob_id
+            """
+        )
+        assert all(row["same"] for row in rows)
+        found = {row["id"]: (row["size_bytes"], row["final_on"]) for row in rows}
+        assert found == {id_of(f"asset {name}"): ended for name, ended in ENDED.items()}
+        # the needless one at once, the others when nobody can be writing them
+        assert await blobs.unerased(conn) == [id_of("needless")]
+        await conn.execute("UPDATE blob SET created_at = created_at - interval '1 day'")
+        assert len(await blobs.unerased(conn)) == 3
     finally:
         await conn.close()
 

@@ -4,23 +4,38 @@ import asyncio
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import structlog.testing
 
 from service.db import assets, blobs, jobs
-from service.db.assets import Asset
+from service.db import reconcile as db
+from service.db.assets import Asset, HeldBlob
 from service.db.types import Pool
 from service.domain import Work
+from service.ids import new_id
+from service.ingest.reconcile import Outcome, Reconciler, Wanted
+from service.times import now_utc
 from tests.integration.test_derive import SAMPLES, TOOLS, measured
 from tests.integration.test_deriving import assert_nothing_is_orphaned, deriving, until_final
 from tests.integration.test_pipeline import Site, running, site
 from tests.integration.test_retention import purge_all
+from tests.rows import start
 from validators.derive import recipes
 from validators.derive.recipes import RECIPE_VERSIONS, Recipe, derive, recipes_for
 from validators.errors import AnalysisCrashedError
 from validators.facts import Kind
 
+WAITING = """
+    SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock')
+"""
+SHARE = """
+    UPDATE asset SET blob_id = o.blob_id, sha256 = o.sha256, size_bytes = o.size_bytes,
+                     media = o.media
+      FROM asset o WHERE o.id = $1 AND asset.id = $2
+"""
 IDLE = "SELECT count(*) = 0 FROM pgqueuer WHERE entrypoint IN ('rebuild', 'purge')"
 
 
@@ -104,18 +119,30 @@ async def test_other_bytes_replace_the_lost_ones_with_all_that_is_said_of_them(
 
 async def test_every_asset_of_the_same_lost_bytes_is_healed(here: Site) -> None:
     first, second = await lose(here), await lose(here)
-    sql = """
-        UPDATE asset SET blob_id = o.blob_id, sha256 = o.sha256, size_bytes = o.size_bytes,
-                         media = o.media
-          FROM asset o WHERE o.id = $1 AND asset.id = $2
-    """
-    await here.pool.execute(sql, first.id, second.id)
+    await here.pool.execute(SHARE, first.id, second.id)
     await here.pool.execute("DELETE FROM blob WHERE key = $1", second.key)
     await rebuild(here, first)
     await purge_all(here)
     assert (await now_of(here, second)).key == (await now_of(here, first)).key
     await assert_whole(here, await now_of(here, second))
     await assert_nothing_is_orphaned(here)
+
+
+async def test_all_assets_of_lost_bytes_are_made_again_however_few_are_named(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "MENTIONED", 1)
+    first, second = await lose(here), await lose(here)
+    await here.pool.execute(SHARE, first.id, second.id)
+    await here.pool.execute("DELETE FROM blob WHERE key = $1", second.key)
+    async with here.pool.acquire() as conn:
+        reconciler = Reconciler(
+            shelf=here.ports, conn=conn, wanted=Wanted(repair=True), clock=now_utc
+        )
+        found = [one async for one in reconciler.findings() if one.key == first.key]
+    assert [(one.outcome, len(one.assets)) for one in found] == [(Outcome.REPAIRED, 1)]
+    rows = await here.pool.fetch("SELECT payload FROM pgqueuer WHERE entrypoint = 'rebuild'")
+    assert {UUID(row["payload"].decode()) for row in rows} == {first.id, second.id}
 
 
 async def test_without_its_origin_it_stays_lost_and_may_be_tried_again(here: Site) -> None:
@@ -208,6 +235,30 @@ async def test_bytes_that_came_back_meanwhile_are_kept_and_ours_erased(here: Sit
     after = await now_of(here, before)
     assert (after.sha256, after.progress) == (before.sha256, None)
     await assert_nothing_is_orphaned(here)
+
+
+async def test_an_asset_that_is_healed_while_it_is_rebuilt_keeps_no_open_run(here: Site) -> None:
+    """Healing holds its row just when the rebuild looks where its bytes are."""
+    before = await lose(here)
+    run = await start(here.pool, before.id, Work.REBUILD)
+    twin = new_id()
+    await here.pool.execute(
+        """
+        INSERT INTO blob (id, organisation_id, key, written_for, state, sha256, size_bytes)
+        SELECT $1, organisation_id, $2, id, 'stored', sha256, size_bytes FROM asset WHERE id = $3
+        """,
+        *(twin, twin.hex, run.id),
+    )
+
+    async def held() -> HeldBlob:
+        async with here.pool.acquire() as conn:
+            return await assets.hold_blob(conn, run)
+
+    async with here.pool.acquire() as healing, healing.transaction():
+        await healing.execute("UPDATE asset SET blob_id = $1 WHERE id = $2", twin, run.id)
+        looking = asyncio.create_task(held())
+        await here.until(WAITING)
+    assert await looking == HeldBlob(id=twin, lost=False)
 
 
 async def restore(here: Site, asset: Asset) -> None:

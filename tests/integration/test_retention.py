@@ -22,7 +22,7 @@ from service.ingest.retention import Keep, Retention
 from service.ingest.settle import settle_failed
 from service.times import now_utc
 from storage.local import LocalStore
-from storage.store import StoreUnavailableError
+from storage.store import AssetNotFoundError, StoreUnavailableError
 from tests.api import Api, running_api, settings_for
 from tests.integration.test_deriving import content, deriving, until_final
 from tests.integration.test_pipeline import LIMITS, Site, running, site
@@ -123,6 +123,16 @@ async def test_events_that_a_deletion_is_erasing_wait_for_the_next_turn(here: Si
     assert len(await positions(here.pool)) == 2
     await clean(here, NOW)
     assert await positions(here.pool) == []
+
+
+async def test_a_deletion_that_erases_young_events_holds_up_nothing(here: Site) -> None:
+    await add_events(here.pool, 40 * DAY, DAY)
+    old, young = await positions(here.pool)
+    async with here.pool.acquire() as conn, conn.transaction():
+        await conn.execute("UPDATE event SET data = '{}' WHERE position = $1", young)
+        await clean(here, NOW)
+        assert await positions(here.pool) == [young]
+    assert await start_of_feed(here.pool) == old
 
 
 async def test_a_cursor_before_the_oldest_event_is_told_so(api: Api) -> None:
@@ -354,13 +364,20 @@ async def test_an_upload_whose_form_is_good_stays_however_short_uploads_are_kept
 
 
 @pytest.mark.parametrize("state", ["finalised", "void"])
-async def test_what_a_form_is_sent_again_goes_once_it_cannot_come_back(
+async def test_what_is_sent_to_a_form_that_is_over_goes_and_its_row_once_nothing_can_come(
     here: Site, state: str
 ) -> None:
-    _, key = await add_upload(here, state, created_at=NOW, expires_at=NOW)
-    await clean(here, NOW + blobs.WRITTEN_WITHIN)
-    assert await here.keys() == [key]
-    await clean(here, NOW + blobs.WRITTEN_WITHIN + timedelta(seconds=1))
+    _, key = await add_upload(here, state, created_at=NOW, expires_at=NOW + DAY)
+    await clean(here, NOW)
+    assert await here.keys() == []
+    await here.store.put(key, content("sent again"))
+    await clean(here, NOW + DAY + blobs.WRITTEN_WITHIN)
+    assert await here.keys() == []
+    assert await here.pool.fetchval("SELECT count(*) FROM upload") == 1
+    await here.store.put(key, content("and again"))
+    turn = cleaner(here, NOW + DAY + blobs.WRITTEN_WITHIN + timedelta(seconds=1))
+    turn.listed_at = turn.clock()
+    await turn.take_turn(asyncio.Event())
     assert await here.keys() == []
     assert await here.pool.fetchval("SELECT count(*) FROM upload") == 0
 
@@ -395,6 +412,30 @@ async def test_the_store_is_listed_now_and_then_and_not_at_every_turn(here: Site
     at = NOW + timedelta(minutes=60)
     await turn.take_turn(asyncio.Event())
     assert await here.keys() == []
+
+
+async def test_what_a_put_of_a_dead_process_left_goes(here: Site, tmp_path: Path) -> None:
+    """Another process of this machine may run on for months without a start that sweeps."""
+    (partial,) = (tmp_path / "assets").glob(".partial")
+    await asyncio.to_thread((partial / "left").write_bytes, b"half a face")
+    await clean(here, NOW)
+    assert await asyncio.to_thread(lambda: list(partial.iterdir())) == []
+
+
+class OddStore(LocalStore):
+    """A store that answers what no store should."""
+
+    async def delete(self, key: str) -> None:
+        raise AssetNotFoundError(key)
+
+
+async def test_an_answer_that_no_store_should_give_ends_the_turn_and_no_worker(
+    here: Site, tmp_path: Path
+) -> None:
+    await add_upload(here, "void", created_at=NOW, expires_at=NOW)
+    odd = replace(here, ports=replace(here.ports, store=OddStore(tmp_path / "assets")))
+    await clean(odd, NOW + DAY)
+    assert await here.pool.fetchval("SELECT count(*) FROM upload") == 1
 
 
 class AwayStore(LocalStore):

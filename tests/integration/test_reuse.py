@@ -11,9 +11,9 @@ from uuid import UUID
 import psutil
 import pytest
 
-from service.db import blobs
-from service.db.types import Pool
-from service.domain import Work
+from service.db import blobs, measurements
+from service.db.types import Conn, Pool
+from service.domain import AssetRun, Work
 from service.ingest.ports import Ports
 from service.settings import Settings
 from service.wiring import open_tools, speaker_choice
@@ -168,6 +168,25 @@ async def test_what_was_rejected_is_known_after_its_bytes_are_erased(here: Site)
     assert len(here.analyzer.requests) == 1
     assert (await judged(here, second)) == (await judged(here, first))
     assert await here.pool.fetchval("SELECT state FROM asset WHERE id = $1", second) == "rejected"
+
+
+async def test_a_run_that_is_overtaken_while_it_looks_facts_up_writes_nothing(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await inspected(here)
+    second, look_up = await fetched(here), measurements.known_facts
+
+    async def overtaken(
+        conn: Conn, run: AssetRun, *, sha256: str, measured_by: str | None
+    ) -> str | None:
+        await conn.execute("UPDATE asset SET claim = claim + 1 WHERE id = $1", run.id)
+        return await look_up(conn, run, sha256=sha256, measured_by=measured_by)
+
+    monkeypatch.setattr(measurements, "known_facts", overtaken)
+    await here.worker(Work.INSPECT).handle(Work.INSPECT, second)
+    assert await here.pool.fetchval("SELECT state FROM asset WHERE id = $1", second) == "stored"
+    assert await here.pool.fetchval("SELECT count(*) FROM verdict") == 1
+    assert await here.events("asset.ready") == 1
 
 
 async def test_another_policy_judges_the_same_facts_anew(here: Site) -> None:

@@ -1,11 +1,13 @@
 """What is special to a bucket: what its server lacks, what is left in it, how it is written."""
 
 import asyncio
+import json
 import resource
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -15,10 +17,10 @@ import pytest
 from yarl import URL
 
 from service.settings import Settings, SettingsError
-from storage import multipart
+from storage import unbroken
 from storage.bucket import MIN_PART_BYTES
 from storage.capabilities import Guard
-from storage.lent import _create, sweep
+from storage.lent import create, sweep_copies
 from storage.s3 import S3Options, S3Store
 from storage.store import (
     AssetNotFoundError,
@@ -30,7 +32,7 @@ from storage.store import (
 )
 from tests.api import running_api, settings_for
 from tests.contract.test_store import HUGE, body, keys, read
-from tests.fakes.unsteady import Fault, Unsteady, once
+from tests.fakes.unsteady import Call, Fault, Unsteady, once
 from tests.integration.test_api import stored_asset
 from tests.servers.lesser import lesser
 from tests.servers.s3 import S3Server, make_bucket, raw_client
@@ -55,6 +57,25 @@ async def everything_in(options: S3Options) -> list[str]:
         found = await client.list_objects_v2(Bucket=options.bucket)
         uploads = await client.list_multipart_uploads(Bucket=options.bucket)
     return [each["Key"] for each in (*found.get("Contents", ()), *uploads.get("Uploads", ()))]
+
+
+async def versions_in(options: S3Options) -> list[str]:
+    """Names of all versions of objects, and of marks that one was deleted."""
+    async with raw_client(options) as client:
+        listed = await client.list_object_versions(Bucket=options.bucket)
+    kept = [*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())]
+    return [version["Key"] for version in kept]
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """A write over that fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def port_of(server: S3Server) -> int:
@@ -119,6 +140,45 @@ async def test_a_claim_of_somebody_else_keeps_the_key(moto_server: S3Server) -> 
         assert await store.clear_unfinished(older_than=NOW) == 1
         await store.put("k", body(b"abc"))
     assert await everything_in(options) == ["p/k"]
+
+
+async def test_a_put_that_ends_while_it_claims_its_key_leaves_no_claim(
+    moto_server: S3Server,
+) -> None:
+    options = await bucket_on(moto_server)
+
+    def strike(call: Call) -> Fault | None:
+        is_claim = call.operation == "put" and ".claims/" in call.path
+        return Fault.HANG_AFTER if is_claim else None
+
+    async with (
+        lesser(moto_server.endpoint, deaf_to=frozenset({"complete"})) as endpoint,
+        Unsteady(URL(endpoint).port or 0) as proxy,
+        S3Store(replace(options, endpoint=proxy.url)) as store,
+    ):
+        assert store.capabilities.guard is Guard.CLAIMS
+        proxy.strike = strike
+        put = asyncio.create_task(store.put("k", body(b"abc")))
+        await asyncio.sleep(0.5)
+        assert await everything_in(options) == ["p/.claims/k"]
+        put.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await put
+    assert await everything_in(options) == []
+
+
+async def test_deleting_a_key_erases_the_claim_that_a_dead_put_left(moto_server: S3Server) -> None:
+    options = await bucket_on(moto_server)
+    async with (
+        lesser(moto_server.endpoint, deaf_to=frozenset({"complete"})) as endpoint,
+        S3Store(replace(options, endpoint=endpoint)) as store,
+        raw_client(options) as client,
+    ):
+        for name in ("k", "k2"):
+            await client.put_object(Bucket=options.bucket, Key=f"p/.claims/{name}", Body=b"")
+        await store.delete("k")
+        assert await everything_in(options) == ["p/.claims/k2"]
+        await store.put("k", body(b"abc"))
 
 
 async def test_without_conditional_writes_a_taken_key_is_still_refused(
@@ -253,9 +313,105 @@ async def test_a_bucket_that_keeps_versions_keeps_none_of_what_was_deleted(
             with pytest.raises(AssetNotFoundError):
                 await store.stat("k")
             assert await read(store, "k2") == b"abc"
-        listed = await client.list_object_versions(Bucket=options.bucket, Prefix="p/k")
-    kept = [*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())]
-    assert [version["Key"] for version in kept] == ["p/k2"]
+    assert await versions_in(options) == ["p/k2"]
+
+
+async def test_what_a_store_writes_for_itself_leaves_no_versions(moto_server: S3Server) -> None:
+    options = await bucket_on(moto_server)
+    async with raw_client(options) as client:
+        await client.put_bucket_versioning(
+            Bucket=options.bucket, VersioningConfiguration={"Status": "Enabled"}
+        )
+        async with (
+            lesser(moto_server.endpoint, deaf_to=frozenset({"complete"})) as endpoint,
+            S3Store(replace(options, endpoint=endpoint)) as store,
+        ):
+            assert store.capabilities.guard is Guard.CLAIMS
+            await store.check()
+            await store.put("k", body(b"abc"))
+            assert await versions_in(options) == ["p/k"]
+            # of a process that died between the deletion and that of its versions
+            await client.put_object(Bucket=options.bucket, Key="p/.check/a", Body=b"abc")
+            await client.delete_object(Bucket=options.bucket, Key="p/.check/a")
+            assert await store.clear_unfinished(older_than=NOW) == 2
+    assert await versions_in(options) == ["p/k"]
+
+
+@pytest.mark.s3
+async def test_a_bucket_that_kept_versions_once_keeps_none_of_what_was_deleted(
+    ceph_server: S3Server,
+) -> None:
+    options = await bucket_on(ceph_server)
+    async with raw_client(options) as client:
+        for status in ("Enabled", "Suspended"):
+            await client.put_bucket_versioning(
+                Bucket=options.bucket,
+                VersioningConfiguration={"Status": status},
+            )
+            await client.put_object(Bucket=options.bucket, Key="p/k", Body=status.encode())
+    async with S3Store(options) as store:
+        assert store.capabilities.versioned
+        await store.delete("k")
+    assert await versions_in(options) == []
+
+
+async def test_a_check_that_cannot_read_leaves_nothing(moto_server: S3Server) -> None:
+    options = await bucket_on(moto_server, attempts=1)
+    async with (
+        Unsteady(port_of(moto_server)) as proxy,
+        S3Store(replace(options, endpoint=proxy.url)) as store,
+    ):
+        proxy.strike = once(Fault.ERROR_500, "get", times=9)
+        with pytest.raises(StoreUnavailableError):
+            await store.check()
+    assert await everything_in(options) == []
+
+
+async def test_a_copy_that_finds_no_room_lets_the_connection_go(
+    moto_server: S3Server, temporary: Path
+) -> None:
+    options = await bucket_on(moto_server)
+    async with (
+        Unsteady(port_of(moto_server)) as proxy,
+        S3Store(replace(options, endpoint=proxy.url)) as store,
+    ):
+        asset = await store.put("k", body(HUGE * 2))
+        with files_of_at_most(1 << 20), pytest.raises(StoreFullError) as failed:
+            async with store.local_copy("k", sha256=asset.sha256):
+                pass
+        await asyncio.sleep(0.5)
+        assert proxy.open_connections == 0
+        assert failed.value.__traceback__  # whose frames hold on to what they have opened
+    assert list(temporary.iterdir()) == []
+
+
+async def test_credentials_that_cannot_be_renewed_are_no_failure_of_ours(
+    moto_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked for again before each use, as they expire within minutes."""
+    until = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    told = {"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "s", "SessionToken": "t"}
+    (tmp_path / "told").write_text(json.dumps({**told, "Expiration": until}))
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = cat {tmp_path}/told\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    options = await bucket_on(moto_server)
+    by_role = replace(options, access_key_id=None, secret_access_key=None)
+    minute = timedelta(minutes=1)
+    async with S3Store(by_role) as store:
+        assert "s3.amazonaws" not in await store.signed_url(
+            "k", valid_for=minute, content_type="image/png"
+        )
+        (tmp_path / "told").unlink()
+        with pytest.raises(StoreUnavailableError, match="no credentials"):
+            await store.signed_url("k", valid_for=minute, content_type="image/png")
+        with pytest.raises(StoreUnavailableError):
+            await store.upload_form("incoming/k", max_bytes=1, valid_for=minute)
+        with pytest.raises(StoreUnavailableError):
+            await store.stat("k")
 
 
 @pytest.mark.parametrize("data", [b"abc", HUGE], ids=["one-part", "parts"])
@@ -307,9 +463,15 @@ async def test_a_signed_url_leads_to_the_public_endpoint_and_downloads(
             assert answer.headers["Content-Type"] == "audio/wav"
 
 
-async def test_a_bucket_that_is_missing_is_named_at_the_start(moto_server: S3Server) -> None:
-    with pytest.raises(StoreUnavailableError, match="there is no such bucket"):
-        await S3Store(moto_server.options("nowhere")).__aenter__()
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nowhere", "there is no such bucket"), ("My Bucket", "no bucket can have that name")],
+)
+async def test_a_bucket_that_is_missing_is_named_at_the_start(
+    moto_server: S3Server, name: str, said: str
+) -> None:
+    with pytest.raises(StoreUnavailableError, match=said):
+        await S3Store(moto_server.options(name)).__aenter__()
 
 
 async def test_a_server_that_is_away_is_told_from_a_key_that_is_empty(
@@ -343,7 +505,7 @@ async def test_a_server_that_does_not_answer_is_unavailable(moto_server: S3Serve
 async def test_a_server_that_hangs_in_a_write_is_left_in_time(
     moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multipart, "CLEANUP_S", 0.5)
+    monkeypatch.setattr(unbroken, "CLEANUP_S", 0.5)
     options = await bucket_on(moto_server, call_timeout_s=1.0)
     async with (
         Unsteady(port_of(moto_server)) as proxy,
@@ -376,7 +538,7 @@ async def test_a_copy_for_use_is_gone_afterwards_and_other_bytes_are_not_lent(
     async with S3Store(options) as store, raw_client(options) as client:
         asset = await store.put("k", body(b"abc"))
         async with store.local_copy("k", sha256=asset.sha256) as path:
-            await asyncio.to_thread(sweep)  # of another process that starts
+            await asyncio.to_thread(sweep_copies)  # of another process that starts
             assert path.read_bytes() == b"abc"
         assert not path.exists()
         await client.put_object(Bucket=options.bucket, Key="p/k", Body=b"abd")
@@ -389,7 +551,7 @@ async def test_a_copy_for_use_is_gone_afterwards_and_other_bytes_are_not_lent(
 async def test_a_copy_that_a_dead_process_left_is_swept_at_the_next_start(
     moto_server: S3Server, temporary: Path
 ) -> None:
-    path, file = _create()
+    path, file = create()
     options = await bucket_on(moto_server)
     async with S3Store(options):
         assert path.parent == temporary
@@ -405,14 +567,9 @@ async def test_a_disk_without_room_for_a_copy_is_full(
     options = await bucket_on(moto_server)
     async with S3Store(options) as store:
         asset = await store.put("k", body(HUGE))
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (MIN_PART_BYTES, hard))
-        try:
-            with pytest.raises(StoreFullError):
-                async with store.local_copy("k", sha256=asset.sha256):
-                    pass
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with files_of_at_most(MIN_PART_BYTES), pytest.raises(StoreFullError):
+            async with store.local_copy("k", sha256=asset.sha256):
+                pass
     assert list(temporary.iterdir()) == []
 
 

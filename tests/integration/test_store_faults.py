@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.db.types import Pool
 from service.domain import Work
@@ -129,8 +130,9 @@ async def test_a_put_that_never_succeeds_leaves_neither_object_nor_parts(
     store: AssetStore, proxy: Unsteady, moto_server: S3Server, operation: str
 ) -> None:
     proxy.strike = once(Fault.ERROR_500, operation, times=99)
-    with pytest.raises(StoreUnavailableError):
+    with capture_logs() as said, pytest.raises(StoreUnavailableError):
         await store.put("k", body(BIG))
+    assert said == []  # nothing was left to tidy up
     proxy.strike = steady
     assert await keys(store) == []
     bucket = proxy.calls[-1].path.strip("/")

@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from service.db import jobs
 from service.db.types import Pool
 from service.domain import Work
+from service.ids import new_id
 from service.ingest.jobs import Worker
 from tests.fakes.origin import answer
 from tests.integration.test_pipeline import BODY, LIMITS, Site, running, site
@@ -70,6 +72,27 @@ async def test_many_sweepers_at_once_enqueue_once(here: Site) -> None:
     await here.pool.execute("DELETE FROM pgqueuer")
     await asyncio.gather(*(here.worker().sweep() for _ in range(6)))
     assert await live(here) == 10
+
+
+SLOWLY = """
+    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$;
+    CREATE TRIGGER slowly BEFORE INSERT ON pgqueuer FOR EACH ROW EXECUTE FUNCTION wait()
+"""
+
+
+async def test_two_that_enqueue_the_same_jobs_in_another_order_do_not_wait_in_a_circle(
+    pool: Pool,
+) -> None:
+    await pool.execute(SLOWLY)
+    one, other = new_id(), new_id()
+
+    async def enqueue(*subjects: UUID) -> None:
+        async with pool.acquire() as conn:
+            await jobs.enqueue(conn, Work.REBUILD, subjects)
+
+    await asyncio.gather(enqueue(one, other), enqueue(other, one))
+    assert await pool.fetchval("SELECT count(*) FROM pgqueuer") == 2
 
 
 async def test_a_stored_asset_that_lost_its_job_is_inspected(here: Site) -> None:

@@ -235,3 +235,9 @@ def test_an_asset_never_shows_its_key_in_the_store() -> None:
     document = asset_document(stored)
     assert "0af7" not in json.dumps(document)
     assert document["sha256"] == "ab" * 32
+
+
+def test_an_asset_that_failed_after_it_was_stored_still_says_what_its_bytes_were() -> None:
+    known = replace(ASSET, state=AssetState.FAILED, sha256="ab" * 32, size_bytes=3)
+    document = asset_document(known)
+    assert (document["sha256"], document["size_bytes"]) == ("ab" * 32, 3)
