@@ -116,7 +116,7 @@ async def queue_ages(pool: Pool) -> dict[str, tuple[int, float]]:
 
 async def _unerased(pool: Pool) -> tuple[float, float]:
     async with pool.acquire() as conn:
-        return await erasure.unerased(conn)
+        return await erasure.backlog(conn)
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -162,7 +162,7 @@ async def drop_jobs(conn: Conn, subject_ids: Collection[UUID]) -> None:
     )
 
 
-async def unerased(conn: Conn) -> tuple[int, float]:
+async def backlog(conn: Conn) -> tuple[int, float]:
     """How many objects are to be erased, and for how many seconds the oldest job has tried to.
 
     Of what a put may still bring back the job has ended: it waits, but for no store.
